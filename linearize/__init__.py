@@ -1,0 +1,32 @@
+"""A network seen from its pretrained weights: per-sample tangent features and their kernel."""
+
+from linearize.guards import check
+from linearize.kernel import Kernel, empirical_ntk, exact_ntk, spectrum
+from linearize.network import Head, Network
+from linearize.projection import Achlioptas, CountSketch, Identity, Projection
+from linearize.tangent import (
+    HeadExactTangent,
+    LinearTangent,
+    TangentModel,
+    body_features,
+    linearize,
+)
+
+__all__ = [
+    "Achlioptas",
+    "CountSketch",
+    "Head",
+    "HeadExactTangent",
+    "Identity",
+    "Kernel",
+    "LinearTangent",
+    "Network",
+    "Projection",
+    "TangentModel",
+    "body_features",
+    "check",
+    "empirical_ntk",
+    "exact_ntk",
+    "linearize",
+    "spectrum",
+]

@@ -1,0 +1,1 @@
+"""One file a framework; each builds a `Network` and imports its framework only when called."""

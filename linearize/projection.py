@@ -1,0 +1,170 @@
+"""Random projections S of parameter space, drawn from a seed one tensor at a time.
+
+Every kind is unbiased, E⟨Sa, Sb⟩ = ⟨a, b⟩; no D × k matrix is ever held and nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import abc
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from linearize.network import paths
+from linearize.types import Params
+
+Project = Callable[[Params], Float[Array, "rows projected"]]
+
+
+class Projection(abc.ABC):
+    """A kind of projection. `bind` it to a tree of parameters to get the function."""
+
+    @abc.abstractmethod
+    def dimension(self, params: Params) -> int:
+        """k, the number of columns of the projection of such a tree."""
+
+    @abc.abstractmethod
+    def _state(self, path: str, size: int) -> Any:
+        """What is drawn once for the tensor at `path`."""
+
+    @abc.abstractmethod
+    def _project(self, state: Any, rows: Float[Array, "rows size"]) -> Float[Array, "rows _"]:
+        """The projection of one tensor."""
+
+    def _combine(self, parts: list[Array]) -> Array:
+        return sum(parts[1:], start=parts[0])
+
+    def bind(self, params: Params) -> Project:
+        """The projection of trees like `params` with one more leading axis, the rows.
+
+        Returns:
+            A function from a tree of (rows, ...) arrays to (rows, k), itself a pytree so that it
+            passes through `jax.jit` as an argument.
+        """
+        tensors = paths(params)
+        states = {path: self._state(path, leaf.size) for path, leaf in tensors.items()}
+        return jax.tree_util.Partial(self._apply, states)
+
+    def _apply(self, states: dict[str, Any], rows: Params) -> Float[Array, "rows projected"]:
+        tensors = paths(rows)
+        return self._combine(
+            [
+                self._project(states[path], leaf.reshape(leaf.shape[0], -1))
+                for path, leaf in tensors.items()
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class CountSketch(Projection):
+    """Signed sums over random buckets: the default, one addition per coordinate.
+
+    Each coordinate falls into one of k buckets with a random sign.
+    var ⟨Sa, Sb⟩ ≤ (‖a‖²‖b‖² + ⟨a, b⟩²)/k.
+
+    Source: Charikar, Chen and Farach-Colton 2002; Weinberger et al. 2009, arXiv:0902.2206.
+
+    Attributes:
+        columns: k.
+        seed: of the buckets and the signs.
+    """
+
+    columns: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_columns(self.columns)
+
+    def dimension(self, params: Params) -> int:  # noqa: ARG002
+        """`columns`."""
+        return self.columns
+
+    def _state(self, path: str, size: int) -> tuple[Array, Array]:
+        bucket_key, sign_key = jax.random.split(_key(self.seed, path))
+        buckets = jax.random.randint(bucket_key, (size,), 0, self.columns)
+        return buckets, jax.random.rademacher(sign_key, (size,), dtype=jnp.int8)
+
+    def _project(self, state: tuple[Array, Array], rows: Array) -> Array:
+        buckets, signs = state
+        return jax.ops.segment_sum((rows * signs).T, buckets, num_segments=self.columns).T
+
+
+@dataclass(frozen=True)
+class Achlioptas(Projection):
+    """The paper's projection: entries √(3/k)·{+1, 0, −1} with probabilities 1/6, 2/3, 1/6.
+
+    The matrix is drawn anew, in blocks of rows, whenever it is needed, so a projection costs D·k
+    operations; prefer `CountSketch`, whose error is the same.
+
+    Source: Achlioptas 2003, doi:10.1016/S0022-0000(03)00025-4; Zancato et al. 2020.
+
+    Attributes:
+        columns: k.
+        seed: of the entries.
+        block: coordinates at a time; block · k numbers are held.
+    """
+
+    columns: int = 1024
+    seed: int = 0
+    block: int = 1024
+
+    def __post_init__(self) -> None:
+        _check_columns(self.columns)
+
+    def dimension(self, params: Params) -> int:  # noqa: ARG002
+        """`columns`."""
+        return self.columns
+
+    def _state(self, path: str, size: int) -> Array:  # noqa: ARG002
+        return _key(self.seed, path)
+
+    def _project(self, state: Array, rows: Array) -> Array:
+        block = min(self.block, rows.shape[1])
+        count = -(-rows.shape[1] // block)
+        padded = jnp.pad(rows, ((0, 0), (0, count * block - rows.shape[1])))
+        blocks = padded.reshape(rows.shape[0], count, block).swapaxes(0, 1)
+
+        def add(total: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
+            index, values = item
+            uniform = jax.random.randint(
+                jax.random.fold_in(state, index), (block, self.columns), 0, 6, dtype=jnp.int8
+            )
+            signs = jnp.where(uniform == 0, 1, jnp.where(uniform == 1, -1, 0))
+            return total + values @ signs.astype(values.dtype), None
+
+        start = jnp.zeros((rows.shape[0], self.columns), rows.dtype)
+        total, _ = jax.lax.scan(add, start, (jnp.arange(count), blocks))
+        return total * (3 / self.columns) ** 0.5
+
+
+@dataclass(frozen=True)
+class Identity(Projection):
+    """No projection, k = D: the oracle, for networks small enough."""
+
+    def dimension(self, params: Params) -> int:
+        """D."""
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    def _state(self, path: str, size: int) -> tuple[()]:  # noqa: ARG002
+        return ()
+
+    def _project(self, state: tuple[()], rows: Array) -> Array:  # noqa: ARG002
+        return rows
+
+    def _combine(self, parts: list[Array]) -> Array:
+        return jnp.concatenate(parts, axis=1)
+
+
+def _key(seed: int, path: str) -> Array:
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
+
+
+def _check_columns(columns: int) -> None:
+    if columns < 1:
+        msg = f"columns: got {columns}; expected at least 1"
+        raise ValueError(msg)

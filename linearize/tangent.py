@@ -1,0 +1,343 @@
+"""Per-sample Jacobian features of a network, and the small model that they make."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from linearize.guards import check
+from linearize.network import Network, merge
+from linearize.projection import CountSketch, Identity, Project, Projection
+from linearize.types import Inputs, Outputs, Params, Progress
+
+Mode = Literal["head_exact", "linear"]
+
+
+class TangentModel(abc.ABC):
+    """A network near its pretrained weights, as a small model of few parameters.
+
+    Training it from `initial` stands in for training the network; nothing else of the network is
+    left. A pytree, so it passes through `jax.jit`.
+
+    Attributes:
+        exact: whether the features are exact, projected by the identity.
+    """
+
+    exact: bool
+
+    @abc.abstractmethod
+    def initial(self) -> Params:
+        """The parameters before training."""
+
+    @abc.abstractmethod
+    def __call__(self, params: Params) -> Outputs:
+        """The outputs of all its samples at the given parameters."""
+
+    @abc.abstractmethod
+    def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> Self:
+        """The same model on some of its samples."""
+
+    @abc.abstractmethod
+    def output_jacobian(self) -> Float[Array, "samples outputs projected"]:
+        """The projected Jacobian of the outputs by the body, at the initial parameters."""
+
+    @property
+    @abc.abstractmethod
+    def samples(self) -> int:
+        """N."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LinearTangent(TangentModel):
+    """The paper's model, f(x) = f₀(x) + J(x)(θ − θ₀), in projected coordinates.
+
+    Its parameters are ``{"body": Sθ}``: the projected weights themselves, so that weight decay
+    pulls where it does in the network.
+
+    Attributes:
+        outputs_initial: f₀.
+        jacobian: J Sᵀ.
+        body_initial: S θ₀.
+        exact: whether S is the identity.
+    """
+
+    outputs_initial: Float[Array, "samples outputs"]
+    jacobian: Float[Array, "samples outputs projected"]
+    body_initial: Float[Array, " projected"]
+    exact: bool = field(metadata={"static": True})
+
+    def initial(self) -> Params:
+        """``{"body": Sθ₀}``."""
+        return {"body": self.body_initial}
+
+    def __call__(self, params: Params) -> Outputs:
+        """Outputs, shape (samples, outputs)."""
+        return self.outputs_initial + self.jacobian @ (params["body"] - self.body_initial)
+
+    def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> LinearTangent:
+        """The same model on some of its samples."""
+        return replace(
+            self,
+            outputs_initial=self.outputs_initial[index],
+            jacobian=self.jacobian[index],
+        )
+
+    def output_jacobian(self) -> Float[Array, "samples outputs projected"]:
+        """J Sᵀ."""
+        return self.jacobian
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.outputs_initial.shape[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HeadExactTangent(TangentModel):
+    """The head as it is, the body linearised: f(x) = Wᵀ(h₀(x) + Q Qᵀ J_h(x)(φ − φ₀)) + b.
+
+    A fresh head is small, so the plain tangent kernel hardly sees the body, whose part grows with
+    ‖W‖² while the head grows; here W and b train exactly. The parameters are
+    ``{"head": {"kernel": W, "bias": b}, "body": Sφ}``, less what is frozen or absent.
+
+    Attributes:
+        features_initial: h₀.
+        jacobian: Qᵀ J_h Sᵀ.
+        directions: Q, orthonormal columns: the directions of feature space that the body moves.
+        body_initial: S φ₀.
+        kernel_initial: W₀.
+        bias_initial: b₀, or zeros.
+        bias_trains: whether b is among the parameters.
+        exact: whether S is the identity.
+    """
+
+    features_initial: Float[Array, "samples features"]
+    jacobian: Float[Array, "samples directions projected"]
+    directions: Float[Array, "features directions"]
+    body_initial: Float[Array, " projected"]
+    kernel_initial: Float[Array, "features outputs"]
+    bias_initial: Float[Array, " outputs"]
+    bias_trains: bool = field(metadata={"static": True})
+    exact: bool = field(metadata={"static": True})
+
+    def initial(self) -> Params:
+        """``{"head": {"kernel": W₀, "bias": b₀}, "body": Sφ₀}``."""
+        bias = {"bias": self.bias_initial} if self.bias_trains else {}
+        return {"head": {"kernel": self.kernel_initial, **bias}, "body": self.body_initial}
+
+    def __call__(self, params: Params) -> Outputs:
+        """Outputs, shape (samples, outputs)."""
+        kernel = params["head"]["kernel"]
+        bias = params["head"].get("bias", self.bias_initial)
+        moved = self.jacobian @ (params["body"] - self.body_initial)
+        return self.features_initial @ kernel + moved @ (self.directions.T @ kernel) + bias
+
+    def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> HeadExactTangent:
+        """The same model on some of its samples."""
+        return replace(
+            self,
+            features_initial=self.features_initial[index],
+            jacobian=self.jacobian[index],
+        )
+
+    def output_jacobian(self) -> Float[Array, "samples outputs projected"]:
+        """W₀ᵀ Q Qᵀ J_h Sᵀ."""
+        mixing = self.directions.T @ self.kernel_initial
+        return jnp.einsum("nqk,qc->nck", self.jacobian, mixing)
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.features_initial.shape[0]
+
+
+Directions = (
+    Float[Array | np.ndarray, "features directions"]
+    | Callable[[HeadExactTangent], Float[Array, "features directions"]]
+)
+
+
+def linearize(
+    network: Network,
+    samples: Inputs,
+    projection: Projection | None = None,
+    *,
+    mode: Mode | None = None,
+    directions: Directions | None = None,
+    memory_bytes: int = 2**28,
+    checked: bool = False,
+    progress: Progress | None = None,
+) -> HeadExactTangent | LinearTangent:
+    """Linearise a network around its weights on some samples.
+
+    Args:
+        network: the network; its trainable parameters are what training will move.
+        samples: inputs, samples on the leading axis.
+        projection: of parameter space; `CountSketch()` by default.
+        mode: ``"head_exact"`` (default where the network has a trainable head) or ``"linear"``,
+            the plain tangent model of the paper.
+        directions: Q for ``"head_exact"``, or a function that finds it from the model in which only
+            the head moves; all of feature space by default. Only its span matters.
+        memory_bytes: bound on the raw Jacobians held at once (at least one sample's). The result
+            itself takes samples × directions × k numbers, or samples × outputs × k.
+        checked: the network has passed `check` already; it is not checked again.
+        progress: called with (samples done, samples in all).
+
+    Returns:
+        The tangent model on these samples. One sample costs one forward and one backward pass per
+        direction (or output).
+
+    Raises:
+        ValueError: the network fails a guard (see `check`), an unknown mode, ``"head_exact"``
+            without a trainable head, directions of another feature space.
+    """
+    if not checked:
+        check(network, samples)
+    projection = CountSketch() if projection is None else projection
+    exact_head = network.head is not None and network.is_trainable(network.head.kernel)
+    if mode is None:
+        mode = "head_exact" if exact_head else "linear"
+    jacobian = partial(
+        _jacobian,
+        samples=samples,
+        projection=projection,
+        memory_bytes=memory_bytes,
+        progress=progress,
+    )
+    if mode == "linear":
+        return _linear_tangent(network, jacobian, projection)
+    if mode != "head_exact":
+        msg = f"mode: got {mode!r}; expected 'head_exact' or 'linear'"
+        raise ValueError(msg)
+    if not exact_head:
+        msg = f"mode: 'head_exact' needs a trainable head in {network.name}; use mode='linear'"
+        raise ValueError(msg)
+    still = _still_body(network, body_features(network, samples), projection)
+    if callable(directions):
+        directions = directions(still)
+    return _moving_body(network, still, _orthonormal(still, directions), jacobian)
+
+
+def body_features(
+    network: Network, samples: Inputs, *, batch: int = 256
+) -> Float[Array, "samples features"]:
+    """h(x), the inputs of the head, by forward passes over batches of samples."""
+    basis = jnp.eye(network.head_kernel(network.params).shape[0])
+    forward = jax.jit(lambda params, inputs: network.features(params, inputs, basis))
+    starts = range(0, sample_count(samples), batch)
+    return jnp.concatenate([forward(network.params, part(samples, i, batch)) for i in starts])
+
+
+def sample_count(samples: Inputs) -> int:
+    """N, the length of the leading axis."""
+    return jax.tree.leaves(samples)[0].shape[0]
+
+
+def part(samples: Inputs, start: int, count: int) -> Inputs:
+    """At most `count` samples from `start` on."""
+    return jax.tree.map(lambda leaf: leaf[start : start + count], samples)
+
+
+_Jacobian = Callable[[Callable[[Params, Inputs], Outputs], Params], tuple[Array, Array, Array]]
+
+
+def _linear_tangent(network: Network, jacobian: _Jacobian, projection: Projection) -> LinearTangent:
+    outputs, rows, start = jacobian(network.apply, network.params)
+    return LinearTangent(outputs, rows, start, exact=isinstance(projection, Identity))
+
+
+def _still_body(network: Network, features: Array, projection: Projection) -> HeadExactTangent:
+    """The model in which only the head moves."""
+    kernel, bias = network.head_kernel(network.params), network.head_bias(network.params)
+    head = network.head
+    return HeadExactTangent(
+        features_initial=features,
+        jacobian=jnp.zeros((features.shape[0], 0, 0), features.dtype),
+        directions=jnp.zeros((features.shape[1], 0), features.dtype),
+        body_initial=jnp.zeros(0, features.dtype),
+        kernel_initial=kernel,
+        bias_initial=jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias,
+        bias_trains=head is not None and head.bias is not None and network.is_trainable(head.bias),
+        exact=isinstance(projection, Identity),
+    )
+
+
+def _moving_body(
+    network: Network, still: HeadExactTangent, directions: Array, jacobian: _Jacobian
+) -> HeadExactTangent:
+    body = network.body(network.params)
+    if not jax.tree.leaves(body):
+        return still
+
+    def read(values: Params, inputs: Inputs) -> Array:
+        return network.features(merge(values, network.params), inputs, directions)
+
+    _, rows, start = jacobian(read, body)
+    return replace(still, jacobian=rows, directions=directions, body_initial=start)
+
+
+def _orthonormal(still: HeadExactTangent, directions: Any) -> Array:
+    features = still.features_initial.shape[1]
+    if directions is None:
+        return jnp.eye(features, dtype=still.features_initial.dtype)
+    if directions.ndim != 2 or directions.shape[0] != features or directions.shape[1] < 1:
+        msg = f"directions: got shape {directions.shape}; expected ({features}, q), q at least 1"
+        raise ValueError(msg)
+    return jnp.linalg.qr(jnp.asarray(directions))[0]
+
+
+def _jacobian(
+    function: Callable[[Params, Inputs], Outputs],
+    params: Params,
+    samples: Inputs,
+    projection: Projection,
+    memory_bytes: int,
+    progress: Progress | None,
+) -> tuple[Array, Array, Array]:
+    """Outputs (N, rows), projected Jacobian (N, rows, k) and projected parameters (k,)."""
+
+    def per_sample(params: Params, project: Project, sample: Inputs) -> tuple[Array, Array]:
+        single = jax.tree.map(lambda leaf: leaf[None], sample)
+        values, pullback = jax.vjp(lambda p: function(p, single)[0], params)
+        gradients = jax.vmap(lambda unit: pullback(unit)[0])(
+            jnp.eye(values.size, dtype=values.dtype)
+        )
+        return values, project(gradients)
+
+    step = jax.jit(jax.vmap(per_sample, in_axes=(None, None, 0)))
+    project = projection.bind(params)
+    count = sample_count(samples)
+    rows = jax.eval_shape(function, params, part(samples, 0, 1)).shape[1]
+    size = _samples_at_once(
+        rows * sum(leaf.nbytes for leaf in jax.tree.leaves(params)), memory_bytes
+    )
+    values: list[np.ndarray] = []
+    jacobian: np.ndarray | None = None
+    for start in range(0, count, size):
+        out, projected = step(params, project, part(samples, start, size))
+        values.append(np.asarray(out))
+        if jacobian is None:
+            jacobian = np.empty((count, *projected.shape[1:]), projected.dtype)
+        jacobian[start : start + size] = projected
+        if progress is not None:
+            progress(min(start + size, count), count)
+    origin = project(jax.tree.map(lambda leaf: leaf[None], params))[0]
+    return jnp.concatenate(values), jnp.asarray(jacobian), origin
+
+
+def _samples_at_once(bytes_per_sample: int, memory_bytes: int) -> int:
+    # XLA's CPU convolutions run one sample at a time faster than several under vmap, and 20 times
+    # faster outside of a compiled loop; accelerators want wide batches.
+    if jax.default_backend() == "cpu":
+        return 1
+    return max(1, memory_bytes // (2 * bytes_per_sample))

@@ -1,0 +1,181 @@
+"""The command: predict, validate and train, each runnable with no arguments."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS and JAX warn about a missing TensorFlow
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what, how and until when. Without arguments: the embedded default."""
+
+    lr: float = 0.003
+    """Learning rate."""
+    batch_size: int = 32
+    """Samples per step."""
+    optimizer: str = "sgd"
+    """sgd or adamw."""
+    momentum: float = 0.9
+    """Momentum of sgd, in [0, 1)."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning-rate schedule; cosine falls to 0 over the budget."""
+    until: str = "loss<=0.1x"
+    """Stopping rule: loss<=0.1, loss<=0.1x (of the initial loss), accuracy>=0.9, converged<0.01 or
+    steps>=500; val_loss and val_accuracy for validation; joined by |."""
+    max_steps: int = 2000
+    """Budget in steps."""
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    """What training minimises."""
+    network: str = "embedded"
+    """MODULE:FACTORY, a function without arguments that returns an ntkpredict.Network."""
+    data: str = "digits"
+    """digits, tfds:NAME or npz:PATH."""
+    seed: int = 0
+    """Seed of the minibatch order, and of the embedded network's new head."""
+    json: bool = False
+    """Print the result as JSON and nothing else."""
+    save: Path | None = None
+    """Also write the result to this JSON file."""
+
+
+@dataclass(frozen=True)
+class Predict(Task):
+    """Forecast steps and seconds, without training."""
+
+    samples: int = 512
+    """Training samples to look at, at most; cost grows with it, late targets gain by it."""
+    mode: Literal["head_exact", "linear"] | None = None
+    """Linearisation: head_exact (default where the head is known) or linear, the paper's."""
+
+
+@dataclass(frozen=True)
+class Validate(Predict):
+    """Forecast, then train for real, and show both side by side."""
+
+
+@dataclass(frozen=True)
+class Train(Task):
+    """Train for real with the reference loop."""
+
+    checkpoints: Path | None = None
+    """Folder for checkpoints; a killed run goes on from the latest."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+
+
+Command = Annotated[
+    Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Validate, tyro.conf.subcommand("validate")]
+    | Annotated[Train, tyro.conf.subcommand("train")],
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.OmitArgPrefixes,
+]
+
+
+def main() -> None:
+    """The entry point; exits 0 when all went well, 1 for the impossible, 2 for wrong usage."""
+    command = tyro.cli(Command, prog="ntkpredict", description=__doc__)
+    try:
+        run(command, Console())
+    except ValueError as error:
+        print(f"ntkpredict: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(command: Predict | Validate | Train, console: Console) -> None:
+    """Carry out a command and print its result.
+
+    Raises:
+        ValueError: bad input.
+    """
+    import ntkpredict as ntp
+    from ntkpredict import display
+
+    plan, until = _plan(command), ntp.parse(command.until)
+    network = _network(command)
+    data = ntp.load_data(command.data)
+    with display.progress_bars(console, quiet=command.json) as report:
+        if isinstance(command, Train):
+            result: Any = ntp.train(
+                network,
+                data,
+                plan,
+                until,
+                checkpoints=command.checkpoints,
+                checkpoint_every=command.checkpoint_every,
+                progress=report and report("training"),
+            )
+        else:
+            function = ntp.validate if isinstance(command, Validate) else ntp.predict
+            result = function(
+                network,
+                data,
+                plan,
+                until,
+                samples=command.samples,
+                mode=command.mode,
+                report=report,
+            )
+    if command.save is not None:
+        result.save(command.save)
+    if command.json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+    else:
+        display.show(console, result)
+
+
+def _plan(task: Task) -> Any:
+    from ntkpredict.plan import Plan
+
+    common = {
+        field: getattr(task, field)
+        for field in ("weight_decay", "schedule", "batch_size", "max_steps", "loss", "seed")
+    }
+    if task.optimizer == "sgd":
+        return Plan.sgd(task.lr, momentum=task.momentum, **common)
+    if task.optimizer == "adamw":
+        return Plan.adamw(task.lr, **common)
+    msg = f"optimizer: got {task.optimizer!r}; expected 'sgd' or 'adamw'"
+    raise ValueError(msg)
+
+
+def _network(task: Task) -> Any:
+    from linearize import Network
+
+    if task.network == "embedded":
+        from ntkpredict.embedded import load_network
+
+        return load_network(seed=task.seed)
+    module, _, factory = task.network.partition(":")
+    if not module or not factory:
+        msg = f"network: got {task.network!r}; expected MODULE:FACTORY"
+        raise ValueError(msg)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        network = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        msg = f"network: {task.network!r} cannot be imported: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(network, Network):
+        msg = f"network: {task.network!r} returned {type(network).__name__}; expected a Network"
+        raise ValueError(msg)  # noqa: TRY004 (a user's mistake: one line and exit code 1)
+    return network
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What a person sees in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ntkpredict.forecast import Forecast
+from ntkpredict.predict import Report, predicted_steps
+from ntkpredict.stopping import TargetLoss
+from ntkpredict.train import Run
+from ntkpredict.validate import FRACTIONS, Validation
+
+
+@contextmanager
+def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report | None]:
+    """Bars with the remaining time, one a phase; nothing where quiet or not a terminal."""
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description:>20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def report(phase: str) -> Callable[[int, int], None]:
+            task = bars.add_task(phase, total=None)
+            return lambda done, total: bars.update(task, completed=int(done), total=int(total))
+
+        yield report
+
+
+def show(console: Console, result: Forecast | Run | Validation) -> None:
+    """Any of the three results."""
+    if isinstance(result, Forecast):
+        _show_forecast(console, result)
+    elif isinstance(result, Run):
+        _show_run(console, result)
+    else:
+        _show_validation(console, result)
+
+
+def _show_forecast(console: Console, forecast: Forecast) -> None:
+    """The answer first, then the way there."""
+    _show_task(console, forecast)
+    if forecast.steps is None:
+        console.print(f"[bold red]No forecast:[/] {forecast.reason}")
+    else:
+        console.print(
+            f"[bold]{forecast.until}[/] after about [bold green]{forecast.steps:,.0f} steps[/], "
+            f"{_range(forecast.steps_interval, '')}: "
+            f"[bold green]{_duration(forecast.seconds)}[/], "
+            f"{_range(forecast.seconds_interval, 's')} on this machine"
+        )
+    table = Table(
+        "training loss", "steps", "95 % interval", title="On the way", title_justify="left"
+    )
+    for fraction in FRACTIONS:
+        steps, interval = predicted_steps(forecast.trajectory, TargetLoss(relative=fraction))
+        if steps is not None:
+            loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
+            table.add_row(f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", _range(interval, ""))
+    console.print(table)
+    spent = sum(forecast.forecast_seconds.values())
+    console.print(
+        f"One batch takes {1e3 * forecast.cost.batch_seconds[1]:.1f} ms here, compiling "
+        f"{forecast.cost.compile_seconds:.1f} s. This forecast took {spent:.1f} s.",
+        style="dim",
+    )
+    for note in forecast.notes:
+        console.print(f"Note: {note}", style="dim")
+
+
+def _show_run(console: Console, run: Run) -> None:
+    """How a real run went."""
+    curves = run.trajectory
+    table = Table("step", "training loss", "accuracy", "validation loss", "accuracy")
+    for i in np.unique(np.linspace(0, len(curves.steps) - 1, 12).astype(int)):
+        cells = [f"{curves.train.loss[0, i]:.4f}", f"{curves.train.accuracy[0, i]:.3f}"]
+        if curves.validation is not None:
+            cells += [
+                f"{curves.validation.loss[0, i]:.4f}",
+                f"{curves.validation.accuracy[0, i]:.3f}",
+            ]
+        table.add_row(f"{curves.steps[i]:,}", *cells)
+    console.print(table)
+    met = f"met after {run.steps:,.0f} steps" if run.steps is not None else "not met"
+    console.print(
+        f"Stopping rule {met}; {run.trained_steps:,} steps in {run.seconds:.1f} s, and "
+        f"{run.overhead_seconds:.1f} s of compiling and evaluating."
+    )
+
+
+def _show_validation(console: Console, validation: Validation) -> None:
+    """The forecast and the real run side by side."""
+    _show_task(console, validation.forecast)
+    table = Table("until", "predicted", "95 % interval", "real", "error", "covered")
+    for row in validation.comparisons:
+        table.add_row(
+            row.until,
+            _number(row.predicted),
+            _range(row.interval, ""),
+            _number(row.real),
+            "-" if row.error is None else f"{row.error:+.1%}",
+            {None: "-", True: "yes", False: "[red]no[/]"}[row.covered],
+        )
+    console.print(table)
+    forecast, run = validation.forecast, validation.run
+    if forecast.reason is not None:
+        console.print(f"Forecast: {forecast.reason}")
+    console.print(
+        f"Forecasting took {sum(forecast.forecast_seconds.values()):.1f} s, training "
+        f"{run.seconds:.1f} s for {run.trained_steps:,} steps: "
+        f"{validation.speedup:.2g} times as long."
+    )
+
+
+def _show_task(console: Console, forecast: Forecast) -> None:
+    console.print(
+        f"Fine-tuning {forecast.network} on {forecast.data}: {forecast.plan}", style="dim"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:,.0f}"
+
+
+def _range(interval: tuple[float, float | None] | None, unit: str) -> str:
+    if interval is None:
+        return "-"
+    low, high = interval
+    places = 0 if not unit or low >= 10 else 1
+    upper = f"{high:,.{places}f}" if high is not None else "beyond the budget"
+    return f"{low:,.{places}f} to {upper}{' ' * bool(unit)}{unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,113 @@
+"""The answer: how many steps, how many seconds, how sure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ntkpredict.cost import CostModel
+from ntkpredict.record import to_plain, write
+from sde import Curve, Trajectory
+
+FORMAT = 1
+
+Interval = tuple[float, float | None]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How long training will take.
+
+    Attributes:
+        steps: the median over the minibatch orders; None where the target is not reached.
+        steps_interval: 95 %; the upper end is None where it lies beyond the budget.
+        seconds: on this machine, compiling and evaluating included; None like `steps`.
+        seconds_interval: 95 %, like `steps_interval`.
+        reason: why there is no number, and the loss to expect instead; None where there is one.
+        trajectory: the predicted curves, one row a minibatch order.
+        cost: what a step costs on this machine.
+        network: the network's name.
+        data: the data's name.
+        plan: the plan in one line.
+        until: the stopping rule, as `parse` reads it.
+        mode: of linearisation.
+        samples: how many training samples the forecast looked at.
+        forecast_seconds: what the forecast itself cost, by phase.
+        notes: what to keep in mind.
+        versions: of the libraries that made it.
+    """
+
+    steps: float | None
+    steps_interval: Interval | None
+    seconds: float | None
+    seconds_interval: Interval | None
+    reason: str | None
+    trajectory: Trajectory
+    cost: CostModel
+    network: str
+    data: str
+    plan: str
+    until: str
+    mode: str
+    samples: int
+    forecast_seconds: dict[str, float]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it; numbers that are not finite become None."""
+        return {"format": FORMAT, **to_plain(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write the forecast as JSON."""
+        write(path, self.to_dict())
+
+    @staticmethod
+    def load(path: str | Path) -> Forecast:
+        """Read a forecast that `save` wrote.
+
+        Raises:
+            ValueError: not a forecast, damaged, or written by a newer version.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            version = content["format"]
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            msg = f"path: {str(path)!r} is not a forecast ({error!r}); make one with save"
+            raise ValueError(msg) from error
+        if version != FORMAT:
+            msg = (
+                f"path: {str(path)!r} has format {version}, this version reads {FORMAT}; "
+                "upgrade ntkpredict"
+            )
+            raise ValueError(msg)
+        try:
+            return _from_dict(content)
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"path: {str(path)!r} is damaged ({error!r}); make the forecast again"
+            raise ValueError(msg) from error
+
+
+def _from_dict(content: dict[str, Any]) -> Forecast:
+    fields = {key: value for key, value in content.items() if key != "format"}
+    curves = fields["trajectory"]
+    validation = curves["validation"]
+    fields["trajectory"] = Trajectory(
+        np.array(curves["steps"], int),
+        _curve(curves["train"]),
+        None if validation is None else _curve(validation),
+    )
+    cost = {**fields["cost"], "batch_seconds": tuple(fields["cost"]["batch_seconds"])}
+    fields["cost"] = CostModel(**cost)
+    for name in ("steps_interval", "seconds_interval"):
+        fields[name] = None if fields[name] is None else tuple(fields[name])
+    fields["notes"] = tuple(fields["notes"])
+    return Forecast(**fields)
+
+
+def _curve(content: dict[str, Any]) -> Curve:
+    return Curve(np.array(content["loss"], float), np.array(content["accuracy"], float))

@@ -1,0 +1,207 @@
+"""The reference training loop: what a forecast is held against."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from linearize import Network, check
+from linearize.types import Params, Progress
+from ntkpredict.checkpoint import Checkpoints
+from ntkpredict.cost import Clock
+from ntkpredict.data import Data
+from ntkpredict.plan import Plan
+from ntkpredict.record import to_plain, write
+from ntkpredict.step import State, TrainingStep
+from ntkpredict.stopping import StoppingRule
+from sde import Curve, Trajectory, epoch_order, log_grid
+
+
+@dataclass(frozen=True)
+class Run:
+    """A real training run.
+
+    Attributes:
+        steps: where the stopping rule was met, interpolated between evaluations; None where it was
+            not met within the budget.
+        trained_steps: the steps that were really taken.
+        seconds: of training, without compiling and evaluating.
+        overhead_seconds: of compiling, evaluating and writing checkpoints.
+        trajectory: the curves, one row.
+        params: the trained parameters.
+    """
+
+    steps: float | None
+    trained_steps: int
+    seconds: float
+    overhead_seconds: float
+    trajectory: Trajectory
+    params: Params
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the weights, as JSON holds it."""
+        return {key: to_plain(value) for key, value in vars(self).items() if key != "params"}
+
+    def save(self, path: str | Path) -> None:
+        """Write all but the weights as JSON."""
+        write(path, self.to_dict())
+
+
+def train(
+    network: Network,
+    data: Data,
+    plan: Plan,
+    until: StoppingRule | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    checkpoint_every: int = 500,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> Run:
+    """Train a network for real.
+
+    Args:
+        network: the network; it is not changed.
+        data: the data.
+        plan: the plan.
+        until: when to stop; the budget's end where None.
+        checkpoints: a folder; a run that was killed goes on from its latest checkpoint and gives
+            the same curves, bit for bit, as if it had not been.
+        checkpoint_every: steps between checkpoints; at most this many are lost by a kill.
+        progress: called with (steps done, budget).
+        clock: seconds since some moment.
+
+    Raises:
+        ValueError: bad input, or a checkpoint that cannot be read or is another run's.
+    """
+    if checkpoint_every < 1:
+        msg = f"checkpoint_every: got {checkpoint_every}; expected at least 1"
+        raise ValueError(msg)
+    check(network, data.train[0])
+    loop = _Loop(TrainingStep(network, data, plan), data.samples, plan, until, clock)
+    if checkpoints is None:
+        return loop.run(None, checkpoint_every, progress)
+    store = Checkpoints(Path(checkpoints), _fingerprint(network, data, plan))
+    try:
+        return loop.run(store, checkpoint_every, progress)
+    finally:
+        store.close()
+
+
+class _Loop:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        samples: int,
+        plan: Plan,
+        until: StoppingRule | None,
+        clock: Clock,
+    ) -> None:
+        self._step = step
+        self._samples = samples
+        self._plan = plan
+        self._until = until
+        self._clock = clock
+        self._grid = log_grid(plan.max_steps)
+        self._curves: dict[str, list[Any]] = {"steps": []}
+        self._seconds = 0.0
+        self._overhead = 0.0
+
+    def run(self, store: Checkpoints | None, every: int, progress: Progress | None) -> Run:
+        state, done = self._resume(store)
+        while done < self._plan.max_steps and self._stopped() is None:
+            evaluation = int(self._grid[np.searchsorted(self._grid, done, side="right")])
+            target = evaluation if store is None else min(evaluation, (done // every + 1) * every)
+            state = self._advance(state, done, target)
+            done = target
+            start = self._clock()
+            if done == evaluation:
+                self._record(done, state)
+            if store is not None and done % every == 0:
+                store.save(done, state, self._saved())
+            self._overhead += self._clock() - start
+            if progress is not None:
+                progress(done, self._plan.max_steps)
+        return Run(
+            steps=self._stopped(),
+            trained_steps=done,
+            seconds=self._seconds,
+            overhead_seconds=self._overhead,
+            trajectory=self._trajectory(),
+            params=state.params,
+        )
+
+    def _resume(self, store: Checkpoints | None) -> tuple[State, int]:
+        state = self._step.initial()
+        found = None if store is None else store.latest(state)
+        if found is None:
+            self._record(0, state)
+            return state, 0
+        done, state, saved = found
+        self._seconds, self._overhead = saved.pop("seconds"), saved.pop("overhead_seconds")
+        self._curves = saved
+        return state, done
+
+    def _advance(self, state: State, done: int, target: int) -> State:
+        batches = self._samples // self._plan.batch_size
+        start = self._clock()
+        for i in range(done, target):
+            if i == done or i % batches == 0:
+                order = epoch_order(
+                    self._samples, self._plan.batch_size, i // batches, self._plan.seed
+                )
+            state = self._step(state, order[i % batches])
+        jax.block_until_ready(state)
+        elapsed = self._clock() - start
+        if done == 0:  # the first step compiles
+            self._overhead += elapsed
+        else:
+            self._seconds += elapsed
+        return state
+
+    def _record(self, done: int, state: State) -> None:
+        self._curves["steps"].append(done)
+        for split, (loss, accuracy) in self._step.evaluate(state.params).items():
+            self._curves.setdefault(f"{split}_loss", []).append(float(loss))
+            self._curves.setdefault(f"{split}_accuracy", []).append(float(accuracy))
+
+    def _saved(self) -> dict[str, Any]:
+        times = {"seconds": self._seconds, "overhead_seconds": self._overhead}
+        return {**self._curves, **times}
+
+    def _trajectory(self) -> Trajectory:
+        def curve(split: str) -> Curve:
+            return Curve(
+                np.array([self._curves[f"{split}_loss"]]),
+                np.array([self._curves[f"{split}_accuracy"]]),
+            )
+
+        validation = curve("validation") if "validation_loss" in self._curves else None
+        return Trajectory(np.array(self._curves["steps"]), curve("train"), validation)
+
+    def _stopped(self) -> float | None:
+        if self._until is None:
+            return None
+        complete = self._curves["steps"][-1] == self._plan.max_steps
+        steps = self._until.steps(self._trajectory(), complete=complete)[0]
+        return float(steps) if np.isfinite(steps) else None
+
+
+def _fingerprint(network: Network, data: Data, plan: Plan) -> dict[str, Any]:
+    return {
+        "network": network.name,
+        "parameters": network.parameter_count,
+        "data": data.name,
+        "samples": data.samples,
+        "plan": plan.description,
+        "max_steps": plan.max_steps,
+        "loss": str(plan.loss),
+        "seed": plan.seed,
+    }

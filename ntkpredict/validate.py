@@ -1,0 +1,133 @@
+"""Train for real under the same plan and hold the forecast against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linearize import Network
+from ntkpredict.data import Data
+from ntkpredict.forecast import Forecast
+from ntkpredict.plan import Plan
+from ntkpredict.predict import Report, predict, predicted_steps
+from ntkpredict.record import to_plain, write
+from ntkpredict.stopping import StoppingRule, TargetLoss
+from ntkpredict.train import Run, train
+
+FRACTIONS = (0.7, 0.5, 0.3, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One target.
+
+    Attributes:
+        until: the target, as `parse` reads it.
+        predicted: steps, None where not reached.
+        interval: 95 %.
+        real: steps of the real run, None where not reached.
+    """
+
+    until: str
+    predicted: float | None
+    interval: tuple[float, float | None] | None
+    real: float | None
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over real steps, less one; None where either was not reached."""
+        if self.predicted is None or self.real is None:
+            return None
+        return self.predicted / self.real - 1
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the interval holds the real steps; None where there is none to hold."""
+        if self.interval is None or self.real is None:
+            return None
+        low, high = self.interval
+        return low <= self.real and (high is None or self.real <= high)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A forecast beside the real run.
+
+    Attributes:
+        forecast: made before the run.
+        run: the real run.
+        comparisons: the stopping rule and the fractions of the initial loss on the way to it.
+        speedup: seconds of training over seconds of forecasting, both measured here; training
+            without compiling, evaluating and checkpoints, the forecast with everything.
+    """
+
+    forecast: Forecast
+    run: Run
+    comparisons: tuple[Comparison, ...]
+    speedup: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        rows = [
+            {**vars(row), "error": row.error, "covered": row.covered} for row in self.comparisons
+        ]
+        return to_plain(
+            {
+                "forecast": self.forecast.to_dict(),
+                "run": self.run.to_dict(),
+                "comparisons": rows,
+                "speedup": self.speedup,
+            }
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the weights as JSON."""
+        write(path, self.to_dict())
+
+
+def validate(
+    network: Network,
+    data: Data,
+    plan: Plan,
+    until: StoppingRule | None = None,
+    *,
+    report: Report | None = None,
+    **options: Any,
+) -> Validation:
+    """Forecast, then train for real until the same rule stops it.
+
+    Args:
+        network: the network; it is not changed.
+        data: the data.
+        plan: the plan.
+        until: the stopping rule; a tenth of the initial training loss where None.
+        report: for progress bars.
+        **options: passed on to `predict`.
+
+    Raises:
+        ValueError: as `predict`.
+    """
+    until = TargetLoss(relative=0.1) if until is None else until
+    report = report or (lambda _: lambda _done, _total: None)
+    forecast = predict(network, data, plan, until, report=report, **options)
+    run = train(network, data, plan, until, progress=report("training for real"))
+    spent = sum(forecast.forecast_seconds.values())
+    return Validation(forecast, run, compare_targets(forecast, run, until), run.seconds / spent)
+
+
+def compare_targets(forecast: Forecast, run: Run, until: StoppingRule) -> tuple[Comparison, ...]:
+    """The stopping rule and the fractions of the initial loss that both curves can tell about."""
+    reached = run.trajectory.train.loss[0] / run.trajectory.train.loss[0, 0]
+    fractions = [f for f in FRACTIONS if reached.min() <= f]
+    rows = [_compare(forecast, run, TargetLoss(relative=f)) for f in fractions]
+    own = Comparison(str(until), forecast.steps, forecast.steps_interval, run.steps)
+    return (*(row for row in rows if row.until != own.until), own)
+
+
+def _compare(forecast: Forecast, run: Run, target: StoppingRule) -> Comparison:
+    predicted, interval = predicted_steps(forecast.trajectory, target)
+    real = float(target.steps(run.trajectory)[0])
+    return Comparison(str(target), predicted, interval, real if np.isfinite(real) else None)

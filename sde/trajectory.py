@@ -1,0 +1,89 @@
+"""Loss and accuracy as functions of the step, for several random seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One data set's curves.
+
+    Attributes:
+        loss: mean over the samples.
+        accuracy: in 0..1.
+    """
+
+    loss: Float[np.ndarray, "seeds grid"]
+    accuracy: Float[np.ndarray, "seeds grid"]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Curves of training on a grid of steps, one row a seed (of the minibatch order).
+
+    Attributes:
+        steps: the grid, from 0 on, increasing.
+        train: on the training samples.
+        validation: on the validation samples, if there are any.
+    """
+
+    steps: Int[np.ndarray, " grid"]
+    train: Curve
+    validation: Curve | None
+
+    def quantile(self, probability: float | list[float]) -> Trajectory:
+        """The same curves with one row a probability, a quantile over the seeds at every step."""
+        return self._reduce(lambda values: np.quantile(values, np.atleast_1d(probability), axis=0))
+
+    def mean(self) -> Trajectory:
+        """The same curves with one row, the mean over the seeds."""
+        return self._reduce(lambda values: values.mean(axis=0, keepdims=True))
+
+    def slowed(self, factor: float) -> Trajectory:
+        """The same curves on a clock slower by a factor: what was at step t is at factor · t."""
+        source = self.steps / factor
+
+        def stretch(values: np.ndarray) -> np.ndarray:
+            return np.stack([np.interp(source, self.steps, row) for row in values])
+
+        return self._reduce(stretch)
+
+    def curve(self, on: str) -> Curve:
+        """`train` or `validation`, by name.
+
+        Raises:
+            ValueError: validation was asked for and there is none.
+        """
+        if on == "train":
+            return self.train
+        if self.validation is None:
+            msg = "on: got 'validation', but there is no validation data; give some, or use 'train'"
+            raise ValueError(msg)
+        return self.validation
+
+    def _reduce(self, function: Callable[[np.ndarray], np.ndarray]) -> Trajectory:
+        def reduce(curve: Curve) -> Curve:
+            with np.errstate(invalid="ignore"):
+                return Curve(function(curve.loss), function(curve.accuracy))
+
+        validation = None if self.validation is None else reduce(self.validation)
+        return Trajectory(self.steps, reduce(self.train), validation)
+
+
+def log_grid(max_steps: int, *, per_decade: int = 16) -> Int[np.ndarray, " grid"]:
+    """Whole steps 0, 1, … `max_steps`, spaced evenly on a logarithmic axis.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    if max_steps < 1:
+        msg = f"max_steps: got {max_steps}; expected at least 1"
+        raise ValueError(msg)
+    count = int(np.ceil(np.log10(max_steps) * per_decade)) + 1
+    spaced = np.geomspace(1, max_steps, count).round().astype(int)
+    return np.unique(np.concatenate([[0], spaced, [max_steps]]))
