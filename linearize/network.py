@@ -75,7 +75,7 @@ class Network:
         full = merge(params, self.frozen)
 
         def block(matrix: Array) -> Array:
-            return self.function(_with_head(full, self._head, matrix, None), inputs)
+            return self.function(with_head(full, self._head, matrix, None), inputs)
 
         out = jax.vmap(block)(stacked)  # (blocks, samples, outputs)
         return out.swapaxes(0, 1).reshape(out.shape[1], -1)[:, :count]
@@ -193,6 +193,20 @@ def merge(trainable: Params, frozen: Params) -> Params:
     )
 
 
+def with_head(params: Params, head: Head, kernel: Array, bias: Array | None) -> Params:
+    """The full tree with another head; zeros where no bias is given."""
+
+    def replace(keys: Any, leaf: Array) -> Array:
+        path = _path(keys)
+        if path == head.kernel:
+            return kernel
+        if path == head.bias:
+            return jnp.zeros_like(leaf) if bias is None else bias
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(replace, params)
+
+
 def _path(keys: Any) -> str:
     return jax.tree_util.keystr(keys, simple=True, separator="/")
 
@@ -205,18 +219,6 @@ def _select(params: Params, keep: Callable[[str], bool]) -> Params:
 
 def _leaf(params: Params, path: str) -> Array:
     return paths(params)[path]
-
-
-def _with_head(params: Params, head: Head, kernel: Array, bias: Array | None) -> Params:
-    def replace(keys: Any, leaf: Array) -> Array:
-        path = _path(keys)
-        if path == head.kernel:
-            return kernel
-        if path == head.bias:
-            return jnp.zeros_like(leaf) if bias is None else bias
-        return leaf
-
-    return jax.tree_util.tree_map_with_path(replace, params)
 
 
 def _chosen(params: Params, trainable: Trainable) -> frozenset[str]:

@@ -74,7 +74,7 @@ class CountSketch(Projection):
         seed: of the buckets and the signs.
     """
 
-    columns: int = 1024
+    columns: int = 2048
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Achlioptas(Projection):
         block: coordinates at a time; block · k numbers are held.
     """
 
-    columns: int = 1024
+    columns: int = 2048
     seed: int = 0
     block: int = 1024
 

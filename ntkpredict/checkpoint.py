@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ntkpredict.record import write
+
 _META = "run"
 _STATE = "state"
+_CHECKSUMS = "checksums.json"
 
 
 class Checkpoints:
-    """Orbax checkpoints in a folder; written whole or not at all.
+    """Orbax checkpoints in a folder; written whole or not at all, and read only undamaged.
 
     Args:
         directory: the folder, made where it is missing.
@@ -22,7 +27,7 @@ class Checkpoints:
         keep: how many of the latest checkpoints stay.
 
     Raises:
-        ValueError: the folder holds checkpoints of another run.
+        ValueError: the folder cannot be made or written to.
     """
 
     def __init__(self, directory: Path, fingerprint: dict[str, Any], *, keep: int = 2) -> None:
@@ -30,7 +35,7 @@ class Checkpoints:
 
         self._ocp = ocp
         self._fingerprint = json.loads(json.dumps(fingerprint))
-        self._directory = directory.resolve()
+        self._directory = _writable(directory.resolve())
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -42,7 +47,7 @@ class Checkpoints:
         """Write a state, a pytree of arrays, and the curves so far."""
         leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
         meta = {"fingerprint": self._fingerprint, "curves": curves}
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=self._ocp.args.Composite(
                 **{
@@ -51,6 +56,9 @@ class Checkpoints:
                 }
             ),
         )
+        if saved:
+            folder = self._directory / str(step)
+            write(folder / _CHECKSUMS, _checksums(folder))
 
     def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, curves) of the latest checkpoint, or None where there is none.
@@ -67,6 +75,7 @@ class Checkpoints:
         folder = self._directory / str(step)
         leaves, structure = jax.tree.flatten(like)
         template = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        _verify(folder)
         meta = self._restore(step, folder, **{_META: self._ocp.args.JsonRestore()})[_META]
         if meta["fingerprint"] != self._fingerprint:
             keys = meta["fingerprint"].keys() | self._fingerprint.keys()
@@ -94,8 +103,52 @@ class Checkpoints:
         except Exception as error:
             # Orbax and tensorstore raise errors of many kinds for a damaged folder.
             reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-            msg = (
-                f"checkpoints: {str(folder)!r} cannot be read ({reason}); move that folder away to "
-                "resume from the one before it"
-            )
-            raise ValueError(msg) from error
+            raise ValueError(_unreadable(folder, reason)) from error
+
+
+def _writable(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"checkpoints: {str(directory)!r} cannot be made ({error.strerror}); give a folder"
+        raise ValueError(msg) from error
+    if not os.access(directory, os.W_OK):
+        msg = f"checkpoints: {str(directory)!r} cannot be written to; give another folder"
+        raise ValueError(msg)
+    return directory
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a checkpoint."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _CHECKSUMS:
+            with path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
+    return digests
+
+
+def _verify(folder: Path) -> None:
+    """Compare a checkpoint with its checksums; a kill may have come before they were written.
+
+    Orbax by itself misses some damage, and prints the stack traces of its threads for the rest.
+    """
+    path = folder / _CHECKSUMS
+    if not path.exists():
+        return
+    try:
+        expected, found = json.loads(path.read_text(encoding="utf-8")), _checksums(folder)
+        changed = [name for name, digest in expected.items() if found.get(name) != digest]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(_unreadable(folder, f"{_CHECKSUMS}: {error}")) from error
+    if changed:
+        raise ValueError(_unreadable(folder, f"{changed[0]} is damaged or missing"))
+
+
+def _unreadable(folder: Path, reason: str) -> str:
+    return (
+        f"checkpoints: {str(folder)!r} cannot be read ({reason}); move that folder away to resume "
+        "from the one before it"
+    )

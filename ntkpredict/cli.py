@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS and JAX warn about a 
 class Task:
     """What is trained, on what, how and until when. Without arguments: the embedded default."""
 
-    lr: float = 0.003
+    lr: float = 0.001
     """Learning rate."""
     batch_size: int = 32
     """Samples per step."""
@@ -32,7 +32,7 @@ class Task:
     """Weight decay."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning-rate schedule; cosine falls to 0 over the budget."""
-    until: str = "loss<=0.1x"
+    until: str = "loss<=0.05x"
     """Stopping rule: loss<=0.1, loss<=0.1x (of the initial loss), accuracy>=0.9, converged<0.01 or
     steps>=500; val_loss and val_accuracy for validation; joined by |."""
     max_steps: int = 2000
@@ -56,7 +56,7 @@ class Predict(Task):
     """Forecast steps and seconds, without training."""
 
     samples: int = 512
-    """Training samples to look at, at most; cost grows with it, late targets gain by it."""
+    """Training samples to look at, at most; cost grows with it."""
     mode: Literal["head_exact", "linear"] | None = None
     """Linearisation: head_exact (default where the head is known) or linear, the paper's."""
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,7 @@ class Data:
         _check("train", self.train)
         if self.validation is not None:
             _check("validation", self.validation)
+            _check_alike(self.train[0], self.validation[0])
 
     @property
     def samples(self) -> int:
@@ -83,8 +90,9 @@ def _load_tfds(name: str, data_dir: str | Path | None) -> Data:
 
     tfds.disable_progress_bar()
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints; stdout is for results
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+            builder.download_and_prepare()
     except Exception as error:
         # TFDS raises errors of many kinds for an unknown name, no network or a missing dependency.
         msg = f"data: 'tfds:{name}' cannot be prepared: {_first_line(error)}"
@@ -92,6 +100,9 @@ def _load_tfds(name: str, data_dir: str | Path | None) -> Data:
     keys = builder.info.supervised_keys
     if keys is None or len(keys) != 2:
         msg = f"data: 'tfds:{name}' has supervised_keys {keys}; expected (input, label)"
+        raise ValueError(msg)
+    if "train" not in builder.info.splits:
+        msg = f"data: 'tfds:{name}' has splits {sorted(builder.info.splits)}; expected 'train'"
         raise ValueError(msg)
     held_out = next(
         (split for split in ("validation", "test") if split in builder.info.splits), None
@@ -101,24 +112,60 @@ def _load_tfds(name: str, data_dir: str | Path | None) -> Data:
 
 
 def _read(builder: Any, split: str, keys: tuple[str, str]) -> Split:
-    records = [(record[keys[0]], record[keys[1]]) for record in builder.as_data_source(split)]
-    inputs, labels = (np.stack(column) for column in zip(*records, strict=True))
+    with _without_opencv_advice():
+        records = [(record[keys[0]], record[keys[1]]) for record in builder.as_data_source(split)]
+    inputs, labels = (
+        _stacked(column, f"'tfds:{builder.name}', {key!r}")
+        for column, key in zip(zip(*records, strict=True), keys, strict=True)
+    )
+    if not np.issubdtype(labels.dtype, np.integer):
+        msg = f"data: 'tfds:{builder.name}' has labels of {labels.dtype}; expected integers"
+        raise ValueError(msg)
     return _scaled(inputs), labels.astype(np.int32)
+
+
+def _stacked(column: Sequence[Any], name: str) -> np.ndarray:
+    shapes = {np.shape(value) for value in column}
+    if len(shapes) > 1:
+        msg = f"data: {name} comes in {len(shapes)} shapes, such as {min(shapes)}; expected one"
+        raise ValueError(msg)
+    stacked = np.stack(column)
+    if not (np.issubdtype(stacked.dtype, np.number) or stacked.dtype == np.bool_):
+        msg = f"data: {name} holds {stacked.dtype}; expected numbers"
+        raise ValueError(msg)
+    return stacked
+
+
+@contextlib.contextmanager
+def _without_opencv_advice() -> Iterator[None]:
+    """TFDS advises to install OpenCV; Pillow reads the same pixels."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "OpenCV" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _load_npz(path: Path) -> Data:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"data: {str(path)!r} cannot be read as a NumPy archive: {_first_line(error)}"
         raise ValueError(msg) from error
-    missing = {"x_train", "y_train"} - arrays.keys()
+    held_out = {"x_validation", "y_validation"}
+    wanted = {"x_train", "y_train"} | (held_out if held_out & arrays.keys() else set())
+    missing = wanted - arrays.keys()
     if missing:
         msg = f"data: {str(path)!r} lacks {sorted(missing)}; it holds {sorted(arrays)}"
         raise ValueError(msg)
     validation = None
-    if "x_validation" in arrays and "y_validation" in arrays:
+    if held_out <= arrays.keys():
         validation = _scaled(arrays["x_validation"]), arrays["y_validation"]
     return Data((_scaled(arrays["x_train"]), arrays["y_train"]), validation, name=path.stem)
 
@@ -130,7 +177,10 @@ def _scaled(inputs: np.ndarray) -> np.ndarray:
 def _check(name: str, split: Split) -> None:
     inputs, labels = split
     leaves = jax.tree.leaves(inputs)
-    lengths = {len(leaf) for leaf in leaves} | {len(labels)}
+    if not leaves or any(getattr(leaf, "ndim", 0) < 1 for leaf in (*leaves, labels)):
+        msg = f"{name}: expected (inputs, labels), arrays with the samples on the leading axis"
+        raise ValueError(msg)
+    lengths = {len(leaf) for leaf in (*leaves, labels)}
     if len(lengths) != 1:
         msg = f"{name}: inputs and labels have lengths {sorted(lengths)}; expected equal ones"
         raise ValueError(msg)
@@ -145,6 +195,20 @@ def _check(name: str, split: Split) -> None:
                 f"{bad[0]}; remove or repair them"
             )
             raise ValueError(msg)
+
+
+def _check_alike(train: Inputs, validation: Inputs) -> None:
+    expected, got = (
+        [(jax.tree_util.keystr(path), leaf.shape[1:]) for path, leaf in leaves]
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (train, validation))
+    )
+    if expected != got:
+        msg = f"validation: got samples of shape {_shapes(got)}; expected {_shapes(expected)}"
+        raise ValueError(msg)
+
+
+def _shapes(leaves: Sequence[tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{path} {shape}".strip() for path, shape in leaves)
 
 
 def _first_line(error: Exception) -> str:

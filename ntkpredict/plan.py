@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import optax
 
 from sde import CrossEntropy, Objective, SquaredError
@@ -38,13 +39,11 @@ class Plan:
     name: str = field(default="custom optimizer", compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_steps"):
-            if getattr(self, name) < 1:
-                msg = f"{name}: got {getattr(self, name)}; expected at least 1"
+        for name, least in (("batch_size", 1), ("max_steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < least:
+                msg = f"{name}: got {value}; expected a whole number, at least {least}"
                 raise ValueError(msg)
-        if self.seed < 0:
-            msg = f"seed: got {self.seed}; expected at least 0"
-            raise ValueError(msg)
         if not isinstance(self.loss, Objective) and self.loss not in LOSSES:
             msg = f"loss: got {self.loss!r}; expected one of {sorted(LOSSES)} or an Objective"
             raise ValueError(msg)
@@ -150,8 +149,8 @@ def _check_rate(lr: float, weight_decay: float) -> None:
     if not 0 < lr < float("inf"):
         msg = f"lr: got {lr}; expected a number greater than 0"
         raise ValueError(msg)
-    if weight_decay < 0:
-        msg = f"weight_decay: got {weight_decay}; expected at least 0"
+    if not 0 <= weight_decay < float("inf"):
+        msg = f"weight_decay: got {weight_decay}; expected a number, at least 0"
         raise ValueError(msg)
 
 

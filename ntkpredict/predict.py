@@ -22,6 +22,7 @@ from ntkpredict.stopping import StoppingRule, TargetLoss
 from sde import (
     Examples,
     Trajectory,
+    extrapolated_replay,
     head_directions,
     is_rotation_equivariant,
     log_grid,
@@ -58,7 +59,8 @@ def predict(
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
         samples: how many training samples to look at, at most; a quarter as many for validation.
-            Cost and memory grow linearly with it. Fewer than there are makes late losses too low.
+            Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
+            from the subset, see `extrapolated_replay`.
         mode: of linearisation, see `linearize`.
         projection: of parameter space, see `linearize`.
         seeds: how many minibatch orders to replay.
@@ -104,20 +106,21 @@ class _Simulation:
     ) -> None:
         self._network = network
         self._plan = plan
-        self._split = take(data.train, subset_index(data.samples, samples))
+        self._samples = data.samples
+        looked_at = max(samples // 2 * 2, 4 * plan.batch_size)  # so that a half has two batches
+        self._split = take(data.train, subset_index(data.samples, looked_at))
         self._held_out = None
         if data.validation is not None:
-            count = len(data.validation[1])
-            self._held_out = take(data.validation, subset_index(count, max(samples // 4, 2)))
+            count = max(samples // 4, 2)
+            self._held_out = take(data.validation, subset_index(len(data.validation[1]), count))
         self._outputs = outputs
         self._grid = log_grid(plan.max_steps)
-        looked_at = len(self._split[1])
-        batch_size = min(plan.batch_size, looked_at)
-        self._orders = np.stack(
-            [
-                minibatch_order(looked_at, batch_size, plan.max_steps, plan.seed + i)
-                for i in range(seeds)
-            ]
+        self._seeds = range(plan.seed, plan.seed + seeds)
+
+    def _orders(self, samples: int, seeds: int | None = None) -> np.ndarray:
+        steps, batch_size = self._plan.max_steps, self._plan.batch_size
+        return np.stack(
+            [minibatch_order(samples, batch_size, steps, seed) for seed in self._seeds[:seeds]]
         )
 
     def examples(
@@ -146,13 +149,20 @@ class _Simulation:
     def replay(
         self, train: Examples, validation: Examples | None, progress: Progress
     ) -> Trajectory:
-        """The curves."""
-        plan = self._plan
-        return replay(
+        """The curves of training on all samples."""
+        looked_at = train.model.samples
+        shared = (self._plan.objective, self._plan.optimizer)
+        if looked_at == self._samples:
+            orders = self._orders(looked_at)
+            return replay(
+                train, *shared, orders, self._grid, validation=validation, progress=progress
+            )
+        orders = self._orders(looked_at // 2)
+        return extrapolated_replay(
             train,
-            plan.objective,
-            plan.optimizer,
-            self._orders,
+            self._samples,
+            *shared,
+            orders,
             self._grid,
             validation=validation,
             progress=progress,
@@ -162,9 +172,8 @@ class _Simulation:
         """The directions of feature space that the head will read, from training it alone."""
         count = max(1, 2 * (self._outputs - 1))
         plan = self._plan
-        return head_directions(
-            still, plan.objective, plan.optimizer, self._orders[:2], self._grid, count
-        )
+        orders = self._orders(still.model.samples, 2)
+        return head_directions(still, plan.objective, plan.optimizer, orders, self._grid, count)
 
 
 def _check(network: Network, data: Data, plan: Plan) -> int:
@@ -270,7 +279,7 @@ def _notes(data: Data, train: Examples) -> tuple[str, ...]:
     ]
     if train.model.samples < data.samples:
         notes.append(
-            f"Looked at {train.model.samples} of {data.samples} training samples: late losses come "
-            "out too low, late targets too early."
+            f"Looked at {train.model.samples:,} of {data.samples:,} training samples and "
+            "extrapolated; more of them make late targets more certain."
         )
     return tuple(notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class StoppingRule(abc.ABC):
         """As `parse` reads it."""
 
     def __or__(self, other: StoppingRule) -> StoppingRule:
-        return AnyOf((self, other))
+        return AnyOf((*_alternatives(self), *_alternatives(other)))
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,13 @@ class TargetLoss(StoppingRule):
         if (self.value is None) == (self.relative is None):
             msg = f"TargetLoss: got value={self.value}, relative={self.relative}; expected one"
             raise ValueError(msg)
-        if self.value is not None and not self.value > 0:
+        if self.value is not None and not 0 < self.value < np.inf:
             msg = f"value: got {self.value}; expected a loss greater than 0"
             raise ValueError(msg)
         if self.relative is not None and not 0 < self.relative < 1:
             msg = f"relative: got {self.relative}; expected a fraction between 0 and 1"
             raise ValueError(msg)
+        _check_split(self.on)
 
     def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:  # noqa: ARG002
         """The first step with a loss at or below the target."""
@@ -77,7 +78,7 @@ class TargetLoss(StoppingRule):
         return _crossing(trajectory.steps, loss, np.broadcast_to(target, len(loss)))
 
     def __str__(self) -> str:
-        goal = f"{self.value:g}" if self.value is not None else f"{self.relative:g}x"
+        goal = _number(self.value) if self.value is not None else f"{_number(self.relative)}x"
         return f"{_prefix(self.on)}loss<={goal}"
 
 
@@ -97,6 +98,7 @@ class TargetAccuracy(StoppingRule):
         if not 0 < self.value <= 1:
             msg = f"value: got {self.value}; expected an accuracy in (0, 1]"
             raise ValueError(msg)
+        _check_split(self.on)
 
     def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:  # noqa: ARG002
         """The first step with an accuracy at or above the target."""
@@ -108,7 +110,7 @@ class TargetAccuracy(StoppingRule):
         return _crossing(trajectory.steps, error, np.full(len(error), 1 - self.value))
 
     def __str__(self) -> str:
-        return f"{_prefix(self.on)}accuracy>={self.value:g}"
+        return f"{_prefix(self.on)}accuracy>={_number(self.value)}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Converged(StoppingRule):
     eps: float
 
     def __post_init__(self) -> None:
-        if not self.eps > 0:
+        if not 0 < self.eps < np.inf:
             msg = f"eps: got {self.eps}; expected a loss greater than 0"
             raise ValueError(msg)
 
@@ -139,7 +141,7 @@ class Converged(StoppingRule):
         return _crossing(trajectory.steps, distance, np.full(len(loss), self.eps))
 
     def __str__(self) -> str:
-        return f"converged<{self.eps:g}"
+        return f"converged<{_number(self.eps)}"
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ class MaxSteps(StoppingRule):
     value: int
 
     def __post_init__(self) -> None:
-        if self.value < 1:
-            msg = f"value: got {self.value}; expected at least 1 step"
+        if not isinstance(self.value, (int, np.integer)) or self.value < 1:
+            msg = f"value: got {self.value}; expected a whole number of steps, at least 1"
             raise ValueError(msg)
 
     def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:  # noqa: ARG002
@@ -171,10 +173,15 @@ class AnyOf(StoppingRule):
     """The first of several rules.
 
     Attributes:
-        rules: the rules.
+        rules: the rules, at least one.
     """
 
     rules: tuple[StoppingRule, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rules:
+            msg = "rules: got none; expected at least one"
+            raise ValueError(msg)
 
     def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:
         """The smallest of the rules' steps."""
@@ -205,7 +212,7 @@ def parse(text: str) -> StoppingRule:
 
 def _parse_one(text: str) -> StoppingRule:
     match = _RULE.fullmatch(text)
-    if match is None or ("<" in match["sign"]) != (match["name"] in ("loss", "converged")):
+    if match is None or not _is_sensible(match):
         msg = (
             f"until: got {text!r}; expected loss<=0.1, loss<=0.1x (of the initial loss), "
             "accuracy>=0.9, converged<0.01 or steps>=500, with val_ for validation, joined by |"
@@ -223,7 +230,36 @@ def _parse_one(text: str) -> StoppingRule:
         )
     if match["name"] == "accuracy":
         return TargetAccuracy(number, on=on)
-    return Converged(number) if match["name"] == "converged" else MaxSteps(int(number))
+    if match["name"] == "converged":
+        return Converged(number)
+    if not number.is_integer():
+        msg = f"until: got {text!r}; expected a whole number of steps"
+        raise ValueError(msg)
+    return MaxSteps(int(number))
+
+
+def _is_sensible(match: re.Match[str]) -> bool:
+    falling = match["name"] in ("loss", "converged")
+    splits = match["on"] is None or match["name"] in ("loss", "accuracy")
+    relative = match["relative"] is None or match["name"] == "loss"
+    return ("<" in match["sign"]) == falling and splits and relative
+
+
+def _alternatives(rule: StoppingRule) -> tuple[StoppingRule, ...]:
+    return rule.rules if isinstance(rule, AnyOf) else (rule,)
+
+
+def _check_split(on: str) -> None:
+    if on not in ("train", "validation"):
+        msg = f"on: got {on!r}; expected 'train' or 'validation'"
+        raise ValueError(msg)
+
+
+def _number(value: Any) -> str:
+    """As short as it can be read back exactly."""
+    number = float(value)
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _prefix(on: On) -> str:
@@ -237,8 +273,9 @@ def _crossing(steps: np.ndarray, values: np.ndarray, targets: np.ndarray) -> Ste
     found = below.any(axis=1)
     rows = np.arange(len(values))
     before = np.maximum(first - 1, 0)
-    drop = values[rows, before] - values[rows, first]
+    start = values[rows, before]
+    drop = start - values[rows, first]
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(drop > 0, (values[rows, before] - targets) / drop, 1.0)
+        share = np.where(np.isfinite(drop) & (drop > 0), (start - targets) / drop, 1.0)
     crossing = steps[before] + share * (steps[first] - steps[before])
     return np.where(found, np.where(first == 0, 0.0, crossing), np.inf)

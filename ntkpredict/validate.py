@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from linearize import Network
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
@@ -118,16 +116,27 @@ def validate(
     return Validation(forecast, run, compare_targets(forecast, run, until), run.seconds / spent)
 
 
-def compare_targets(forecast: Forecast, run: Run, until: StoppingRule) -> tuple[Comparison, ...]:
-    """The stopping rule and the fractions of the initial loss that both curves can tell about."""
-    reached = run.trajectory.train.loss[0] / run.trajectory.train.loss[0, 0]
-    fractions = [f for f in FRACTIONS if reached.min() <= f]
-    rows = [_compare(forecast, run, TargetLoss(relative=f)) for f in fractions]
+def compare_targets(
+    forecast: Forecast,
+    run: Run,
+    until: StoppingRule,
+    fractions: tuple[float, ...] = FRACTIONS,
+) -> tuple[Comparison, ...]:
+    """The stopping rule, and the fractions of the initial loss that the real run reached.
+
+    Args:
+        forecast: the forecast.
+        run: the real run.
+        until: the rule that both went by.
+        fractions: of the initial training loss.
+    """
+    loss = run.trajectory.train.loss[0]
+    reached = [TargetLoss(relative=f) for f in fractions if (loss <= f * loss[0]).any()]
+    rows = [_compare(forecast, run, target) for target in reached if str(target) != str(until)]
     own = Comparison(str(until), forecast.steps, forecast.steps_interval, run.steps)
-    return (*(row for row in rows if row.until != own.until), own)
+    return (*rows, own)
 
 
 def _compare(forecast: Forecast, run: Run, target: StoppingRule) -> Comparison:
     predicted, interval = predicted_steps(forecast.trajectory, target)
-    real = float(target.steps(run.trajectory)[0])
-    return Comparison(str(target), predicted, interval, real if np.isfinite(real) else None)
+    return Comparison(str(target), predicted, interval, float(target.steps(run.trajectory)[0]))

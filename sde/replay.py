@@ -5,7 +5,7 @@ momentum, Nesterov, clipping, weight decay and schedules commutes with the proje
 optimizer that will train the network runs on the small model as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -64,15 +64,39 @@ def replay(
     Returns:
         The curves, one row a seed. A diverging run shows as NaN or infinity.
     """
+    sets = [train] if validation is None else [train, validation]
+    curves = replay_curves(train, objective, optimizer, orders, grid, sets, progress=progress)
+    return Trajectory(np.asarray(grid), curves[0], None if validation is None else curves[1])
+
+
+def replay_curves(
+    train: Examples,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    orders: Orders,
+    grid: Grid,
+    evaluated: Sequence[Examples],
+    *,
+    progress: Progress | None = None,
+) -> list[Curve]:
+    """As `replay`, but returns the curves on any sets of samples.
+
+    Args:
+        train: as for `replay`.
+        objective: as for `replay`.
+        optimizer: as for `replay`.
+        orders: as for `replay`.
+        grid: as for `replay`.
+        evaluated: the sets, with the same projection and directions as `train`.
+        progress: as for `replay`.
+    """
 
     def evaluate(params: Params, sets: list[Examples]) -> list[tuple[Array, Array]]:
         outputs = [(examples.model(params), examples.targets) for examples in sets]
         return [(objective.loss(f, y).mean(), objective.accuracy(f, y)) for f, y in outputs]
 
-    sets = [train, *([] if validation is None else [validation])]
-    observed = observe(train, objective, optimizer, orders, grid, evaluate, sets, progress)
-    curves = [Curve(np.asarray(loss), np.asarray(accuracy)) for loss, accuracy in observed]
-    return Trajectory(np.asarray(grid), curves[0], curves[1] if validation is not None else None)
+    observed = observe(train, objective, optimizer, orders, grid, evaluate, [*evaluated], progress)
+    return [Curve(np.asarray(loss), np.asarray(accuracy)) for loss, accuracy in observed]
 
 
 def observe(

@@ -29,8 +29,8 @@ def from_linen(
         **apply_arguments: passed on to `module.apply`, such as ``train=False``.
 
     Raises:
-        ValueError: no ``"params"`` collection, BatchNorm in training mode, and the errors of
-            `Network.from_function`.
+        ValueError: no ``"params"`` collection, BatchNorm or dropout in training mode, and the
+            errors of `Network.from_function`.
     """
     if "params" not in variables:
         msg = f"variables: no 'params' collection, got {sorted(variables)}; pass what init returned"
@@ -46,6 +46,14 @@ def from_linen(
                 "(BatchNorm in training mode?); use running averages, for example train=False"
             )
             raise ValueError(msg) from error
+        except errors.InvalidRngError as error:
+            msg = (
+                f"module: {type(module).__name__} draws random numbers while it is applied "
+                "(dropout?); make it deterministic, for example train=False"
+            )
+            raise ValueError(msg) from error
+        except errors.FlaxError as error:
+            raise ValueError(str(error)) from error
 
     return Network.from_function(
         apply,

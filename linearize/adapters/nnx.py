@@ -4,7 +4,7 @@ from typing import Any
 
 from flax import nnx
 
-from linearize.network import Network, Trainable
+from linearize.network import Network, Trainable, paths
 from linearize.types import Inputs, Outputs, Params
 
 
@@ -23,12 +23,25 @@ def from_nnx(
         head: name of the last linear layer.
         trainable: which parameters train; see `Network.from_function`.
         name: what messages and records call it; the class name by default.
+
+    Raises:
+        ValueError: a model in training mode, and the errors of `Network.from_function`.
     """
-    definition, params, state = nnx.split(model, nnx.Param, ...)
+    definition, params, state = nnx.split(nnx.clone(model), nnx.Param, ...)
 
     def apply(values: Params, inputs: Inputs) -> Outputs:
         nnx.replace_by_pure_dict(restored := nnx.clone(params), values)
-        return nnx.merge(definition, restored, state)(inputs)
+        copy = nnx.merge(definition, restored, nnx.clone(state))
+        outputs = copy(inputs)
+        before, after = paths(state), paths(nnx.state(copy))
+        changed = [path for path, leaf in before.items() if after[path] is not leaf]
+        if changed:
+            msg = (
+                f"model: {type(model).__name__} changes {changed[0]!r} while it is applied "
+                "(BatchNorm or dropout in training mode?); call model.eval() first"
+            )
+            raise ValueError(msg)
+        return outputs
 
     return Network.from_function(
         apply,

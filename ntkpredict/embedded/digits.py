@@ -8,6 +8,8 @@ Importing this module registers the builder:
 Preparation downloads nothing and, like reading, does without TensorFlow.
 """
 
+import contextlib
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,13 +57,14 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format=file_format, **kwargs)
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Write the data set, unless it is there; several processes may do so at once.
+        """Write the data set, unless it is there, silently; several processes may do so at once.
 
         Args:
             **kwargs: passed on to TFDS.
         """
         try:
-            super().download_and_prepare(**kwargs)
+            with contextlib.redirect_stdout(io.StringIO()):  # nothing is downloaded
+                super().download_and_prepare(**kwargs)
         except OSError:
             # TFDS renames a finished temporary folder, which fails where another process was first.
             if not self.is_prepared():
