@@ -1,5 +1,6 @@
 """A network seen from its pretrained weights: per-sample tangent features and their kernel."""
 
+from linearize.compression import compress
 from linearize.guards import check
 from linearize.kernel import Kernel, empirical_ntk, exact_ntk, spectrum
 from linearize.network import Head, Network
@@ -25,6 +26,7 @@ __all__ = [
     "TangentModel",
     "body_features",
     "check",
+    "compress",
     "empirical_ntk",
     "exact_ntk",
     "linearize",

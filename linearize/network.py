@@ -180,7 +180,7 @@ class Network:
         return from_nnx(model, head=head, trainable=trainable, name=name)
 
 
-def paths(params: Params) -> dict[str, Array]:
+def paths(params: Params) -> dict[str, Any]:
     """The leaves of a tree by path, such as ``"stage1/conv/kernel"``; None leaves are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {_path(keys): leaf for keys, leaf in leaves}

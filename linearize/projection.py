@@ -9,10 +9,12 @@ import abc
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from linearize.network import paths
@@ -85,9 +87,11 @@ class CountSketch(Projection):
         return self.columns
 
     def _state(self, path: str, size: int) -> tuple[Array, Array]:
-        bucket_key, sign_key = jax.random.split(_key(self.seed, path))
-        buckets = jax.random.randint(bucket_key, (size,), 0, self.columns)
-        return buckets, jax.random.rademacher(sign_key, (size,), dtype=jnp.int8)
+        # NumPy: jax.random would compile two programs for each shape of tensor.
+        random = np.random.default_rng((self.seed, _hash(path)))
+        buckets = random.integers(self.columns, size=size, dtype=np.int32)
+        signs = random.integers(2, size=size, dtype=np.int8)
+        return jnp.asarray(buckets), jnp.asarray(2 * signs - 1)
 
     def _project(self, state: tuple[Array, Array], rows: Array) -> Array:
         buckets, signs = state
@@ -121,25 +125,11 @@ class Achlioptas(Projection):
         return self.columns
 
     def _state(self, path: str, size: int) -> Array:  # noqa: ARG002
-        return _key(self.seed, path)
+        return jax.random.fold_in(jax.random.key(self.seed), _hash(path))
 
     def _project(self, state: Array, rows: Array) -> Array:
         block = min(self.block, rows.shape[1])
-        count = -(-rows.shape[1] // block)
-        padded = jnp.pad(rows, ((0, 0), (0, count * block - rows.shape[1])))
-        blocks = padded.reshape(rows.shape[0], count, block).swapaxes(0, 1)
-
-        def add(total: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
-            index, values = item
-            uniform = jax.random.randint(
-                jax.random.fold_in(state, index), (block, self.columns), 0, 6, dtype=jnp.int8
-            )
-            signs = jnp.where(uniform == 0, 1, jnp.where(uniform == 1, -1, 0))
-            return total + values @ signs.astype(values.dtype), None
-
-        start = jnp.zeros((rows.shape[0], self.columns), rows.dtype)
-        total, _ = jax.lax.scan(add, start, (jnp.arange(count), blocks))
-        return total * (3 / self.columns) ** 0.5
+        return _signed_sums(state, rows, self.columns, block) * (3 / self.columns) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -160,8 +150,27 @@ class Identity(Projection):
         return jnp.concatenate(parts, axis=1)
 
 
-def _key(seed: int, path: str) -> Array:
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
+@partial(jax.jit, static_argnames=("columns", "block"))
+def _signed_sums(key: Array, rows: Array, columns: int, block: int) -> Array:
+    """Rows times a matrix of {+1, 0, −1}, drawn in blocks; probabilities 1/6, 2/3, 1/6."""
+    count = -(-rows.shape[1] // block)
+    padded = jnp.pad(rows, ((0, 0), (0, count * block - rows.shape[1])))
+    blocks = padded.reshape(rows.shape[0], count, block).swapaxes(0, 1)
+
+    def add(total: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
+        index, values = item
+        uniform = jax.random.randint(
+            jax.random.fold_in(key, index), (block, columns), 0, 6, dtype=jnp.int8
+        )
+        signs = jnp.where(uniform == 0, 1, jnp.where(uniform == 1, -1, 0))
+        return total + values @ signs.astype(values.dtype), None
+
+    start = jnp.zeros((rows.shape[0], columns), rows.dtype)
+    return jax.lax.scan(add, start, (jnp.arange(count), blocks))[0]
+
+
+def _hash(path: str) -> int:
+    return zlib.crc32(path.encode())
 
 
 def _check_columns(columns: int) -> None:

@@ -1,4 +1,4 @@
-"""Per-sample Jacobian features of a network, and the small model that they make."""
+"""The small model that a network is near its pretrained weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from linearize.batches import map_batches
 from linearize.guards import check
+from linearize.jacobian import Jacobian, projected_jacobian
 from linearize.network import Network, merge
-from linearize.projection import CountSketch, Identity, Project, Projection
+from linearize.projection import CountSketch, Identity, Projection
 from linearize.types import Inputs, Outputs, Params, Progress
 
 Mode = Literal["head_exact", "linear"]
@@ -42,7 +44,7 @@ class TangentModel(abc.ABC):
         """The outputs of all its samples at the given parameters."""
 
     @abc.abstractmethod
-    def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> Self:
+    def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> TangentModel:
         """The same model on some of its samples."""
 
     @abc.abstractmethod
@@ -207,15 +209,15 @@ def linearize(
     exact_head = network.head is not None and network.is_trainable(network.head.kernel)
     if mode is None:
         mode = "head_exact" if exact_head else "linear"
-    jacobian = partial(
-        _jacobian,
+    differentiate = partial(
+        projected_jacobian,
         samples=samples,
         projection=projection,
         memory_bytes=memory_bytes,
         progress=progress,
     )
     if mode == "linear":
-        return _linear_tangent(network, jacobian, projection)
+        return _linear_tangent(network, differentiate, projection)
     if mode != "head_exact":
         msg = f"mode: got {mode!r}; expected 'head_exact' or 'linear'"
         raise ValueError(msg)
@@ -225,7 +227,7 @@ def linearize(
     still = _still_body(network, body_features(network, samples), projection)
     if callable(directions):
         directions = directions(still)
-    return _moving_body(network, still, _orthonormal(still, directions), jacobian)
+    return _moving_body(network, still, _orthonormal(still, directions), differentiate)
 
 
 def body_features(
@@ -234,26 +236,17 @@ def body_features(
     """h(x), the inputs of the head, by forward passes over batches of samples."""
     basis = jnp.eye(network.head_kernel(network.params).shape[0])
     forward = jax.jit(lambda params, inputs: network.features(params, inputs, basis))
-    starts = range(0, sample_count(samples), batch)
-    return jnp.concatenate([forward(network.params, part(samples, i, batch)) for i in starts])
+    return map_batches(partial(forward, network.params), samples, batch)
 
 
-def sample_count(samples: Inputs) -> int:
-    """N, the length of the leading axis."""
-    return jax.tree.leaves(samples)[0].shape[0]
+_Differentiate = Callable[[Callable[[Params, Inputs], Outputs], Params], Jacobian]
 
 
-def part(samples: Inputs, start: int, count: int) -> Inputs:
-    """At most `count` samples from `start` on."""
-    return jax.tree.map(lambda leaf: leaf[start : start + count], samples)
-
-
-_Jacobian = Callable[[Callable[[Params, Inputs], Outputs], Params], tuple[Array, Array, Array]]
-
-
-def _linear_tangent(network: Network, jacobian: _Jacobian, projection: Projection) -> LinearTangent:
-    outputs, rows, start = jacobian(network.apply, network.params)
-    return LinearTangent(outputs, rows, start, exact=isinstance(projection, Identity))
+def _linear_tangent(
+    network: Network, differentiate: _Differentiate, projection: Projection
+) -> LinearTangent:
+    at = differentiate(network.apply, network.params)
+    return LinearTangent(at.values, at.rows, at.origin, exact=isinstance(projection, Identity))
 
 
 def _still_body(network: Network, features: Array, projection: Projection) -> HeadExactTangent:
@@ -273,7 +266,7 @@ def _still_body(network: Network, features: Array, projection: Projection) -> He
 
 
 def _moving_body(
-    network: Network, still: HeadExactTangent, directions: Array, jacobian: _Jacobian
+    network: Network, still: HeadExactTangent, directions: Array, differentiate: _Differentiate
 ) -> HeadExactTangent:
     body = network.body(network.params)
     if not jax.tree.leaves(body):
@@ -282,8 +275,8 @@ def _moving_body(
     def read(values: Params, inputs: Inputs) -> Array:
         return network.features(merge(values, network.params), inputs, directions)
 
-    _, rows, start = jacobian(read, body)
-    return replace(still, jacobian=rows, directions=directions, body_initial=start)
+    at = differentiate(read, body)
+    return replace(still, jacobian=at.rows, directions=directions, body_initial=at.origin)
 
 
 def _orthonormal(still: HeadExactTangent, directions: Any) -> Array:
@@ -294,50 +287,3 @@ def _orthonormal(still: HeadExactTangent, directions: Any) -> Array:
         msg = f"directions: got shape {directions.shape}; expected ({features}, q), q at least 1"
         raise ValueError(msg)
     return jnp.linalg.qr(jnp.asarray(directions))[0]
-
-
-def _jacobian(
-    function: Callable[[Params, Inputs], Outputs],
-    params: Params,
-    samples: Inputs,
-    projection: Projection,
-    memory_bytes: int,
-    progress: Progress | None,
-) -> tuple[Array, Array, Array]:
-    """Outputs (N, rows), projected Jacobian (N, rows, k) and projected parameters (k,)."""
-
-    def per_sample(params: Params, project: Project, sample: Inputs) -> tuple[Array, Array]:
-        single = jax.tree.map(lambda leaf: leaf[None], sample)
-        values, pullback = jax.vjp(lambda p: function(p, single)[0], params)
-        gradients = jax.vmap(lambda unit: pullback(unit)[0])(
-            jnp.eye(values.size, dtype=values.dtype)
-        )
-        return values, project(gradients)
-
-    step = jax.jit(jax.vmap(per_sample, in_axes=(None, None, 0)))
-    project = projection.bind(params)
-    count = sample_count(samples)
-    rows = jax.eval_shape(function, params, part(samples, 0, 1)).shape[1]
-    size = _samples_at_once(
-        rows * sum(leaf.nbytes for leaf in jax.tree.leaves(params)), memory_bytes
-    )
-    values: list[np.ndarray] = []
-    jacobian: np.ndarray | None = None
-    for start in range(0, count, size):
-        out, projected = step(params, project, part(samples, start, size))
-        values.append(np.asarray(out))
-        if jacobian is None:
-            jacobian = np.empty((count, *projected.shape[1:]), projected.dtype)
-        jacobian[start : start + size] = projected
-        if progress is not None:
-            progress(min(start + size, count), count)
-    origin = project(jax.tree.map(lambda leaf: leaf[None], params))[0]
-    return jnp.concatenate(values), jnp.asarray(jacobian), origin
-
-
-def _samples_at_once(bytes_per_sample: int, memory_bytes: int) -> int:
-    # XLA's CPU convolutions run one sample at a time faster than several under vmap, and 20 times
-    # faster outside of a compiled loop; accelerators want wide batches.
-    if jax.default_backend() == "cpu":
-        return 1
-    return max(1, memory_bytes // (2 * bytes_per_sample))

@@ -45,7 +45,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, curves: dict[str, Any]) -> None:
         """Write a state, a pytree of arrays, and the curves so far."""
-        leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+        leaves = {f"{i:05d}": _array(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
         meta = {"fingerprint": self._fingerprint, "curves": curves}
         saved = self._manager.save(
             step,
@@ -74,7 +74,7 @@ class Checkpoints:
             return None
         folder = self._directory / str(step)
         leaves, structure = jax.tree.flatten(like)
-        template = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        template = {f"{i:05d}": _array(leaf) for i, leaf in enumerate(leaves)}
         _verify(folder)
         meta = self._restore(step, folder, **{_META: self._ocp.args.JsonRestore()})[_META]
         if meta["fingerprint"] != self._fingerprint:
@@ -90,8 +90,9 @@ class Checkpoints:
         restored = self._restore(
             step, folder, **{_STATE: self._ocp.args.StandardRestore(template)}
         )[_STATE]
-        arrays = [jax.numpy.asarray(restored[key]) for key in sorted(template)]
-        return step, jax.tree.unflatten(structure, arrays), meta["curves"]
+        arrays = [restored[key] for key in sorted(template)]
+        state = jax.tree.unflatten(structure, map(_leaf, arrays, leaves))
+        return step, state, meta["curves"]
 
     def close(self) -> None:
         """Release the folder."""
@@ -104,6 +105,21 @@ class Checkpoints:
             # Orbax and tensorstore raise errors of many kinds for a damaged folder.
             reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
             raise ValueError(_unreadable(folder, reason)) from error
+
+
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf is a random key, which is no array to NumPy and Orbax."""
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _array(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _leaf(array: np.ndarray, like: Any) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(like))
+    return jax.numpy.asarray(array)
 
 
 def _writable(directory: Path) -> Path:

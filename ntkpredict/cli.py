@@ -89,8 +89,8 @@ def main() -> None:
     """The entry point; exits 0 when all went well, 1 for the impossible, 2 for wrong usage."""
     command = tyro.cli(Command, prog="ntkpredict", description=__doc__)
     try:
-        run(command, Console())
-    except ValueError as error:
+        run(command, Console(highlight=False))
+    except (ValueError, OSError) as error:
         print(f"ntkpredict: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -107,6 +107,7 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
     from ntkpredict import display
 
     plan, until = _plan(command), ntp.parse(command.until)
+    _check_writable(command.save)
     network = _network(command)
     data = ntp.load_data(command.data)
     with display.progress_bars(console, quiet=command.json) as report:
@@ -139,6 +140,15 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
         display.show(console, result)
 
 
+def _check_writable(path: Path | None) -> None:
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK)):
+        msg = f"save: {str(path)!r} cannot be written; expected a file in a folder that exists"
+        raise ValueError(msg)
+
+
 def _plan(task: Task) -> Any:
     from ntkpredict.plan import Plan
 
@@ -167,10 +177,11 @@ def _network(task: Task) -> Any:
         raise ValueError(msg)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        network = getattr(importlib.import_module(module), factory)()
+        function = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError) as error:
         msg = f"network: {task.network!r} cannot be imported: {error}"
         raise ValueError(msg) from error
+    network = function() if callable(function) else function
     if not isinstance(network, Network):
         msg = f"network: {task.network!r} returned {type(network).__name__}; expected a Network"
         raise ValueError(msg)  # noqa: TRY004 (a user's mistake: one line and exit code 1)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from linearize import Network
+from linearize.types import Params, Progress
 from ntkpredict.data import Data
 from ntkpredict.plan import Plan
 from ntkpredict.step import TrainingStep
@@ -25,25 +26,25 @@ class CostModel:
     Attributes:
         compile_seconds: building the training step, once.
         batch_seconds: the training step, (5 %, median, 95 %) over the batches measured.
-        evaluation_seconds: one pass over the samples that are evaluated.
+        validation_seconds: one pass over the validation samples, 0 where there are none.
         batches: how many batches were measured.
     """
 
     compile_seconds: float
     batch_seconds: tuple[float, float, float]
-    evaluation_seconds: float
+    validation_seconds: float
     batches: int
 
-    def seconds(self, steps: float, evaluations: int = 0, *, quantile: int = 1) -> float:
-        """Seconds of a run.
+    def seconds(self, steps: float, steps_per_epoch: int, *, quantile: int = 1) -> float:
+        """Seconds of a run that looks at its validation samples once an epoch.
 
         Args:
             steps: training steps.
-            evaluations: passes over the samples that are evaluated.
+            steps_per_epoch: training steps between two validation passes.
             quantile: 0, 1 or 2: the 5 %, 50 % or 95 % quantile of a batch's cost.
         """
-        evaluating = evaluations * self.evaluation_seconds
-        return self.compile_seconds + steps * self.batch_seconds[quantile] + evaluating
+        validating = steps // steps_per_epoch * self.validation_seconds
+        return self.compile_seconds + steps * self.batch_seconds[quantile] + validating
 
 
 def measure_cost(
@@ -53,9 +54,10 @@ def measure_cost(
     *,
     batches: int = 20,
     seconds: float = 3.0,
+    progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> CostModel:
-    """Run a few real training steps and one evaluation; the network is not changed.
+    """Run a few real training steps and a validation pass; the network is not changed.
 
     Args:
         network: the network.
@@ -63,6 +65,7 @@ def measure_cost(
         plan: the plan.
         batches: how many batches to measure, at least 3 are.
         seconds: stop measuring after this time.
+        progress: called with (batches done, batches).
         clock: seconds since some moment.
     """
     step = TrainingStep(network, data, plan)
@@ -75,13 +78,21 @@ def measure_cost(
         start = clock()
         state = jax.block_until_ready(step(state, order[len(durations) % len(order)]))
         durations.append(clock() - start)
+        if progress is not None:
+            progress(len(durations), batches)
     low, middle, high = np.quantile(durations, [0.05, 0.5, 0.95])
-    step.evaluate(state.params)
-    start = clock()
-    step.evaluate(state.params)
     return CostModel(
         compile_seconds=max(first - middle, 0.0),
         batch_seconds=(float(low), float(middle), float(high)),
-        evaluation_seconds=clock() - start,
+        validation_seconds=_validation_seconds(step, state.params, data, clock),
         batches=len(durations),
     )
+
+
+def _validation_seconds(step: TrainingStep, params: Params, data: Data, clock: Clock) -> float:
+    if data.validation is None:
+        return 0.0
+    step.evaluate(params, "validation")
+    start = clock()
+    step.evaluate(params, "validation")
+    return (clock() - start) * len(data.validation[1]) / step.evaluated["validation"]

@@ -18,7 +18,8 @@ from rich.progress import (
 from rich.table import Table
 
 from ntkpredict.forecast import Forecast
-from ntkpredict.predict import Report, predicted_steps
+from ntkpredict.interval import Interval, predicted_steps
+from ntkpredict.predict import Report
 from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
 from ntkpredict.validate import FRACTIONS, Validation
@@ -141,7 +142,7 @@ def _number(value: float | None) -> str:
     return "not reached" if value is None else f"{value:,.0f}"
 
 
-def _range(interval: tuple[float, float | None] | None, unit: str) -> str:
+def _range(interval: Interval | None, unit: str) -> str:
     if interval is None:
         return "-"
     low, high = interval

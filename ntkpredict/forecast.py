@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from ntkpredict.cost import CostModel
+from ntkpredict.interval import Interval
 from ntkpredict.record import to_plain, write
 from sde import Curve, Trajectory
 
 FORMAT = 1
-
-Interval = tuple[float, float | None]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Forecast:
     Attributes:
         steps: the median over the minibatch orders; None where the target is not reached.
         steps_interval: 95 %; the upper end is None where it lies beyond the budget.
-        seconds: on this machine, compiling and evaluating included; None like `steps`.
+        seconds: on this machine, with compiling and a validation pass an epoch; None like `steps`.
         seconds_interval: 95 %, like `steps_interval`.
         reason: why there is no number, and the loss to expect instead; None where there is one.
         trajectory: the predicted curves, one row a minibatch order.

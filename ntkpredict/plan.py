@@ -39,11 +39,9 @@ class Plan:
     name: str = field(default="custom optimizer", compare=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("max_steps", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < least:
-                msg = f"{name}: got {value}; expected a whole number, at least {least}"
-                raise ValueError(msg)
+        _check_whole("batch_size", self.batch_size, 1)
+        _check_whole("max_steps", self.max_steps, 1)
+        _check_whole("seed", self.seed, 0)
         if not isinstance(self.loss, Objective) and self.loss not in LOSSES:
             msg = f"loss: got {self.loss!r}; expected one of {sorted(LOSSES)} or an Objective"
             raise ValueError(msg)
@@ -140,9 +138,16 @@ def _schedule(lr: float, schedule: Schedule, max_steps: int) -> optax.ScalarOrSc
     if schedule == "constant":
         return lr
     if schedule == "cosine":
+        _check_whole("max_steps", max_steps, 1)
         return optax.cosine_decay_schedule(lr, max_steps)
     msg = f"schedule: got {schedule!r}; expected 'constant' or 'cosine'"
     raise ValueError(msg)
+
+
+def _check_whole(name: str, value: int, least: int) -> None:
+    if not isinstance(value, (int, np.integer)) or value < least:
+        msg = f"{name}: got {value}; expected a whole number, at least {least}"
+        raise ValueError(msg)
 
 
 def _check_rate(lr: float, weight_decay: float) -> None:

@@ -30,5 +30,8 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
     target = Path(path)
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     part = target.with_name(target.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(target)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from linearize import Network
+from linearize.batches import map_batches
 from linearize.types import Inputs, Params
 from ntkpredict.data import Data, Split, subset_index, take
 from ntkpredict.plan import Plan
@@ -58,7 +59,8 @@ class TrainingStep:
             if split is not None
         }
         self._step = jax.jit(self._update, donate_argnums=0)
-        self._measure = jax.jit(self._sums)
+        self._apply = jax.jit(network.apply)
+        self._measure = jax.jit(self._metrics)
 
     def initial(self) -> State:
         """The state before the first step."""
@@ -70,17 +72,17 @@ class TrainingStep:
         inputs = jax.tree.map(lambda leaf: leaf[index], self._inputs)
         return self._step(state, inputs, self._targets[index])
 
-    def evaluate(self, params: Params) -> dict[str, tuple[float, float]]:
-        """(loss, accuracy) of each split, on the samples evaluated."""
-        results = {}
-        for name, (inputs, targets) in self._evaluated.items():
-            sums = np.zeros(2)
-            for start in range(0, len(targets), _EVALUATION_BATCH):
-                batch = slice(start, start + _EVALUATION_BATCH)
-                part = jax.tree.map(lambda leaf, batch=batch: leaf[batch], inputs)
-                sums += self._measure(params, part, targets[batch])
-            results[name] = (sums[0] / len(targets), sums[1] / len(targets))
-        return results
+    def evaluate(self, params: Params, split: str) -> tuple[float, float]:
+        """(loss, accuracy) of ``"train"`` or ``"validation"``, on the samples evaluated."""
+        inputs, targets = self._evaluated[split]
+        outputs = map_batches(partial(self._apply, params), inputs, _EVALUATION_BATCH)
+        loss, accuracy = self._measure(outputs, targets)
+        return float(loss), float(accuracy)
+
+    @property
+    def evaluated(self) -> dict[str, int]:
+        """How many samples of each split an evaluation reads."""
+        return {split: len(targets) for split, (_, targets) in self._evaluated.items()}
 
     def _update(self, state: State, inputs: Inputs, targets: Array) -> State:
         def loss(params: Params) -> Array:
@@ -91,10 +93,9 @@ class TrainingStep:
         )
         return State(optax.apply_updates(state.params, updates), optimizer)
 
-    def _sums(self, params: Params, inputs: Inputs, targets: Array) -> Float[Array, "2"]:
-        outputs = self._network.apply(params, inputs)
-        correct = self._objective.accuracy(outputs, targets) * len(targets)
-        return jnp.stack([self._objective.loss(outputs, targets).sum(), correct])
+    def _metrics(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
+        loss = self._objective.loss(outputs, targets).mean()
+        return loss, self._objective.accuracy(outputs, targets)
 
 
 def _subset(split: Split, objective: Objective, outputs: int, count: int) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,9 @@ def train(
     """
     if checkpoint_every < 1:
         msg = f"checkpoint_every: got {checkpoint_every}; expected at least 1"
+        raise ValueError(msg)
+    if plan.batch_size > data.samples:
+        msg = f"batch_size: got {plan.batch_size}; expected 1..{data.samples}, the training samples"
         raise ValueError(msg)
     check(network, data.train[0])
     loop = _Loop(TrainingStep(network, data, plan), data.samples, plan, until, clock)
@@ -168,9 +172,10 @@ class _Loop:
 
     def _record(self, done: int, state: State) -> None:
         self._curves["steps"].append(done)
-        for split, (loss, accuracy) in self._step.evaluate(state.params).items():
-            self._curves.setdefault(f"{split}_loss", []).append(float(loss))
-            self._curves.setdefault(f"{split}_accuracy", []).append(float(accuracy))
+        for split in self._step.evaluated:
+            loss, accuracy = self._step.evaluate(state.params, split)
+            self._curves.setdefault(f"{split}_loss", []).append(loss)
+            self._curves.setdefault(f"{split}_accuracy", []).append(accuracy)
 
     def _saved(self) -> dict[str, Any]:
         times = {"seconds": self._seconds, "overhead_seconds": self._overhead}
@@ -198,10 +203,22 @@ def _fingerprint(network: Network, data: Data, plan: Plan) -> dict[str, Any]:
     return {
         "network": network.name,
         "parameters": network.parameter_count,
+        "weights": _digest((network.params, network.frozen)),
         "data": data.name,
         "samples": data.samples,
+        "contents": _digest((data.train, data.validation)),
         "plan": plan.description,
         "max_steps": plan.max_steps,
         "loss": str(plan.loss),
         "seed": plan.seed,
     }
+
+
+def _digest(tree: Any) -> str:
+    """SHA-256 of the arrays of a tree and their places."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

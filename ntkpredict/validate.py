@@ -9,8 +9,9 @@ from typing import Any
 from linearize import Network
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
+from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.plan import Plan
-from ntkpredict.predict import Report, predict, predicted_steps
+from ntkpredict.predict import Report, predict
 from ntkpredict.record import to_plain, write
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.train import Run, train
@@ -31,7 +32,7 @@ class Comparison:
 
     until: str
     predicted: float | None
-    interval: tuple[float, float | None] | None
+    interval: Interval | None
     real: float | None
 
     @property

@@ -5,7 +5,7 @@ from sde.equivariance import is_rotation_equivariant
 from sde.extrapolate import extrapolated_replay
 from sde.minibatch import epoch_order, minibatch_order
 from sde.objective import CrossEntropy, Objective, SquaredError
-from sde.replay import Examples, observe, replay, replay_curves
+from sde.replay import Examples, observe, replay
 from sde.trajectory import Curve, Trajectory, log_grid
 
 __all__ = [
@@ -23,5 +23,4 @@ __all__ = [
     "minibatch_order",
     "observe",
     "replay",
-    "replay_curves",
 ]

@@ -1,11 +1,12 @@
 """Whether an optimizer commutes with rotations of parameter space, as the replay needs."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
-_SIZE = 6
+from linearize.types import Params
+
 _STEPS = 4
 
 
@@ -13,24 +14,26 @@ def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
     """Probe an optimizer: do rotated gradients and parameters give rotated updates?
 
     True for gradient descent with momentum, Nesterov, clipping by the global norm, weight decay and
-    schedules. False for Adam and all others that treat coordinates or tensors one by one.
+    schedules. False for Adam and all others that treat coordinates or tensors one by one, masks of
+    the head's kernel or bias and of matrices or vectors among them.
 
     Raises:
-        ValueError: the optimizer does not run on a tree of two vectors (it masks by name or shape).
+        ValueError: the optimizer does not run on the tree of a tangent model (it masks by name).
     """
     random = np.random.default_rng(0)
-    rotation = np.linalg.qr(random.normal(size=(2 * _SIZE, 2 * _SIZE)))[0]
-    start = random.normal(size=2 * _SIZE)
+    size = len(ravel_pytree(_tree())[0])
+    rotation = np.linalg.qr(random.normal(size=(size, size)))[0]
+    start = random.normal(size=size)
     # Small and large gradients, so that clipping is seen on both sides of its threshold.
-    gradients = random.normal(size=(_STEPS, 2 * _SIZE)) * np.array([[0.01], [1.0], [100.0], [0.1]])
+    gradients = random.normal(size=(_STEPS, size)) * np.array([[0.01], [1.0], [100.0], [0.1]])
     try:
         plain = _updates(optimizer, start, gradients)
         rotated = _updates(optimizer, rotation @ start, gradients @ rotation.T)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         msg = (
-            "optimizer: it does not run on a plain tree of vectors, so it cannot be replayed "
-            f"({first}); give one without masks by name or shape"
+            "optimizer: it does not run on another tree than the network's own, so it cannot be "
+            f"replayed ({first}); give one without masks by name"
         )
         raise ValueError(msg) from error
     distance = np.linalg.norm(plain @ rotation.T - rotated, axis=1)
@@ -40,15 +43,18 @@ def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
 def _updates(
     optimizer: optax.GradientTransformation, start: np.ndarray, gradients: np.ndarray
 ) -> np.ndarray:
-    def tree(vector: np.ndarray) -> dict[str, jax.Array]:
-        first, second = jnp.asarray(vector[:_SIZE]), jnp.asarray(vector[_SIZE:])
-        return {"first": first, "second": second}
-
-    params = tree(start)
+    unravel = ravel_pytree(_tree())[1]
+    params = unravel(jnp.asarray(start, jnp.float32))
     state = optimizer.init(params)
     updates = []
     for gradient in gradients:
-        update, state = optimizer.update(tree(gradient), state, params)
+        update, state = optimizer.update(unravel(jnp.asarray(gradient, jnp.float32)), state, params)
         params = optax.apply_updates(params, update)
-        updates.append(np.concatenate([update["first"], update["second"]]))
+        updates.append(np.asarray(ravel_pytree(update)[0]))
     return np.stack(updates)
+
+
+def _tree() -> Params:
+    """The parameters of a small tangent model: names, a matrix and vectors for masks to tell."""
+    head = {"kernel": jnp.zeros((2, 3), jnp.float32), "bias": jnp.zeros(3, jnp.float32)}
+    return {"head": head, "body": jnp.zeros(4, jnp.float32)}

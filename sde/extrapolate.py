@@ -5,7 +5,7 @@ import optax
 
 from linearize.types import Progress
 from sde.objective import Objective
-from sde.replay import Examples, Grid, Orders, replay_curves
+from sde.replay import Examples, Grid, Orders, replay
 from sde.trajectory import Curve, Trajectory
 
 
@@ -14,7 +14,7 @@ def extrapolated_replay(
     samples: int,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    orders: Orders,
+    orders: tuple[Orders, Orders],
     grid: Grid,
     *,
     validation: Examples | None = None,
@@ -22,63 +22,52 @@ def extrapolated_replay(
 ) -> Trajectory:
     """The curves of training on all samples, from a tangent model on some of them.
 
-    A subset of m samples is learnt by heart too soon. To first order in 1/m the loss on the samples
-    seen and that on samples unseen lie symmetrically around the loss of infinite data, so train on
-    one half, test on the other, swap, average, and interpolate to N samples:
-    L_N = (L_seen + L_unseen)/2 − (m/N)·(L_unseen − L_seen)/2. The validation loss falls by what the
-    unseen one falls from m to N samples. Accuracies likewise.
+    A subset is learnt by heart too soon: losses on the samples seen come out too low, on unseen
+    ones too high, both by a term in 1/m for m samples. Two sizes show it, so replay the subset and
+    its two halves and go on to N samples (Richardson extrapolation):
+    L_N = L_m + (L_m − L_{m/2})·(1 − m/N), at each step, for each curve.
 
     Args:
-        examples: an even number of samples, 2m, of the training data.
-        samples: N, the number of training samples in all.
+        examples: m samples of the training data, an even number.
+        samples: N, the number of training samples in all, at least m.
         objective: as for `replay`.
         optimizer: as for `replay`.
-        orders: as for `replay`, of m samples.
+        orders: as for `replay`, of m samples and of m/2.
         grid: as for `replay`.
         validation: as for `replay`.
         progress: as for `replay`.
     """
-    half = examples.model.samples // 2
-    parts = [examples.take(slice(half)), examples.take(slice(half, 2 * half))]
-    rest = [] if validation is None else [validation]
-    replays = [
-        replay_curves(
-            seen,
+    m = examples.model.samples
+    parts = [slice(m), slice(m // 2), slice(m // 2, m)]
+    whole, first, second = (
+        replay(
+            examples.take(part),
             objective,
             optimizer,
-            orders,
+            orders[min(i, 1)],
             grid,
-            [seen, unseen, *rest],
-            progress=progress and _half_of(progress, second),
+            validation=validation,
+            progress=progress and _third(progress, i),
         )
-        for second, (seen, unseen) in enumerate([parts, parts[::-1]])
-    ]
-    seen, unseen, *others = (_mean(curves) for curves in zip(*replays, strict=True))
-    share = half / samples
-    train = _combine(seen, unseen, (1 + share) / 2)
-    if not others:
-        return Trajectory(np.asarray(grid), train, None)
-    gain = (1 - share) / 2
-    held_out = Curve(
-        others[0].loss - gain * (unseen.loss - seen.loss),
-        np.clip(others[0].accuracy - gain * (unseen.accuracy - seen.accuracy), 0, 1),
+        for i, part in enumerate(parts)
     )
-    return Trajectory(np.asarray(grid), train, held_out)
+    reach = 1 - m / samples
+    validated = None
+    if whole.validation and first.validation and second.validation:
+        validated = _onward(whole.validation, (first.validation, second.validation), reach)
+    return Trajectory(
+        whole.steps, _onward(whole.train, (first.train, second.train), reach), validated
+    )
 
 
-def _mean(curves: tuple[Curve, ...]) -> Curve:
+def _onward(whole: Curve, halves: tuple[Curve, Curve], reach: float) -> Curve:
+    loss = np.mean([half.loss for half in halves], axis=0)
+    accuracy = np.mean([half.accuracy for half in halves], axis=0)
     return Curve(
-        np.mean([curve.loss for curve in curves], axis=0),
-        np.mean([curve.accuracy for curve in curves], axis=0),
+        np.maximum(whole.loss + reach * (whole.loss - loss), 0),
+        np.clip(whole.accuracy + reach * (whole.accuracy - accuracy), 0, 1),
     )
 
 
-def _combine(seen: Curve, unseen: Curve, weight: float) -> Curve:
-    return Curve(
-        weight * seen.loss + (1 - weight) * unseen.loss,
-        weight * seen.accuracy + (1 - weight) * unseen.accuracy,
-    )
-
-
-def _half_of(progress: Progress, second: int) -> Progress:
-    return lambda done, total: progress(done + second * total, 2 * total)
+def _third(progress: Progress, done_before: int) -> Progress:
+    return lambda done, total: progress(done + done_before * total, 3 * total)

@@ -5,7 +5,7 @@ momentum, Nesterov, clipping, weight decay and schedules commutes with the proje
 optimizer that will train the network runs on the small model as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -64,39 +64,15 @@ def replay(
     Returns:
         The curves, one row a seed. A diverging run shows as NaN or infinity.
     """
-    sets = [train] if validation is None else [train, validation]
-    curves = replay_curves(train, objective, optimizer, orders, grid, sets, progress=progress)
-    return Trajectory(np.asarray(grid), curves[0], None if validation is None else curves[1])
-
-
-def replay_curves(
-    train: Examples,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    orders: Orders,
-    grid: Grid,
-    evaluated: Sequence[Examples],
-    *,
-    progress: Progress | None = None,
-) -> list[Curve]:
-    """As `replay`, but returns the curves on any sets of samples.
-
-    Args:
-        train: as for `replay`.
-        objective: as for `replay`.
-        optimizer: as for `replay`.
-        orders: as for `replay`.
-        grid: as for `replay`.
-        evaluated: the sets, with the same projection and directions as `train`.
-        progress: as for `replay`.
-    """
 
     def evaluate(params: Params, sets: list[Examples]) -> list[tuple[Array, Array]]:
         outputs = [(examples.model(params), examples.targets) for examples in sets]
         return [(objective.loss(f, y).mean(), objective.accuracy(f, y)) for f, y in outputs]
 
-    observed = observe(train, objective, optimizer, orders, grid, evaluate, [*evaluated], progress)
-    return [Curve(np.asarray(loss), np.asarray(accuracy)) for loss, accuracy in observed]
+    sets = [train] if validation is None else [train, validation]
+    observed = observe(train, objective, optimizer, orders, grid, evaluate, sets, progress)
+    curves = [Curve(np.asarray(loss), np.asarray(accuracy)) for loss, accuracy in observed]
+    return Trajectory(np.asarray(grid), curves[0], None if validation is None else curves[1])
 
 
 def observe(
@@ -123,7 +99,11 @@ def observe(
 
     Returns:
         What `observation` returns, with two more leading axes (seeds, grid).
+
+    Raises:
+        ValueError: a grid longer than the orders, orders of other samples than those of `train`.
     """
+    _check_orders(orders, grid, train.model.samples)
 
     def run(train: Examples, context: Any, orders: Array, spans: Array) -> Any:
         def step(i: Array, carry: Carry, order: Array) -> Carry:
@@ -152,3 +132,13 @@ def observe(
 
     spans = np.stack([np.concatenate([[0], grid[:-1]]), grid], axis=1)
     return jax.jit(run)(train, context, orders, spans)
+
+
+def _check_orders(orders: Orders, grid: Grid, samples: int) -> None:
+    # JAX would repeat the last element in silence where an index is out of bounds.
+    if grid[-1] > orders.shape[1]:
+        msg = f"grid: ends at step {grid[-1]}; expected at most {orders.shape[1]}, as in orders"
+        raise ValueError(msg)
+    if orders.max(initial=0) >= samples:
+        msg = f"orders: got sample {orders.max()}; expected 0..{samples - 1}, those of train"
+        raise ValueError(msg)

@@ -5,7 +5,7 @@ from typing import Any
 from flax import errors
 
 from linearize.network import Network, Trainable
-from linearize.types import Inputs, Outputs, Params
+from linearize.types import Inputs, Params
 
 
 def from_linen(
@@ -37,7 +37,7 @@ def from_linen(
         raise ValueError(msg)
     state = {key: value for key, value in variables.items() if key != "params"}
 
-    def apply(params: Params, inputs: Inputs) -> Outputs:
+    def apply(params: Params, inputs: Inputs) -> Any:
         try:
             return module.apply({"params": params, **state}, inputs, **apply_arguments)
         except errors.ModifyScopeVariableError as error:

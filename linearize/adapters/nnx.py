@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 
 from linearize.network import Network, Trainable, paths
-from linearize.types import Inputs, Outputs, Params
+from linearize.types import Inputs, Params
 
 
 def from_nnx(
@@ -29,15 +29,16 @@ def from_nnx(
     """
     definition, params, state = nnx.split(nnx.clone(model), nnx.Param, ...)
 
-    def apply(values: Params, inputs: Inputs) -> Outputs:
+    def apply(values: Params, inputs: Inputs) -> Any:
         nnx.replace_by_pure_dict(restored := nnx.clone(params), values)
         copy = nnx.merge(definition, restored, nnx.clone(state))
         outputs = copy(inputs)
         before, after = paths(state), paths(nnx.state(copy))
         changed = [path for path, leaf in before.items() if after[path] is not leaf]
         if changed:
+            first = changed[0].removesuffix("/value")
             msg = (
-                f"model: {type(model).__name__} changes {changed[0]!r} while it is applied "
+                f"model: {type(model).__name__} changes {first!r} while it is applied "
                 "(BatchNorm or dropout in training mode?); call model.eval() first"
             )
             raise ValueError(msg)

@@ -1,0 +1,23 @@
+"""Every test runs on the CPU, in float32 unless it asks for `x64`."""
+
+import os
+from collections.abc import Iterator
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # read when JAX is imported, here and in subprocesses
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")  # should a pytest plugin have imported JAX already
+jax.config.update(
+    "jax_disable_most_optimizations", True
+)  # tests wait for compilation, not for runs
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision, for oracles that must agree to many digits."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)

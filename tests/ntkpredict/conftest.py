@@ -1,0 +1,199 @@
+"""What the tests of the product share: tiny problems, and a place for TFDS to write."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import ntkpredict as ntp
+from sde import Curve
+
+from . import problems
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tfds_folder(tmp_path_factory):
+    """TFDS writes here, in this process and its children, and never into the home folder."""
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def digits(tfds_folder):
+    """The embedded data set, through TFDS."""
+    return ntp.load_data("digits")
+
+
+@pytest.fixture
+def refused():
+    """Expect a ValueError whose message is one line and begins as given."""
+
+    @contextlib.contextmanager
+    def expect(beginning):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is checked here)
+            yield caught
+        message = str(caught.value)
+        assert message.startswith(beginning), message
+        assert "\n" not in message
+
+    return expect
+
+
+@pytest.fixture(scope="session")
+def unchecked_messages():
+    """What users read where an argument has the wrong type.
+
+    In this process the run-time type checks come first; a child process runs without them. Takes
+    Python expressions over `ntp`, `np` and `optax`, and returns how each of them fails.
+    """
+
+    def run(expressions):
+        code = (
+            "import sys, numpy as np, optax, ntkpredict as ntp\n"
+            "for expression in sys.argv[1:]:\n"
+            "    try:\n"
+            "        eval(expression)\n"
+            "    except Exception as error:\n"
+            "        print(f'{type(error).__name__}: {error}')\n"
+            "    else:\n"
+            "        print('no error')\n"
+        )
+        command = [sys.executable, "-c", code, *expressions]
+        child = subprocess.run(command, capture_output=True, text=True, check=True)
+        return child.stdout.splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data():
+    """48 training and 24 validation samples of three classes."""
+    return problems.data()
+
+
+@pytest.fixture(scope="session")
+def training_data(data):
+    """The same, without validation."""
+    return dataclasses.replace(data, validation=None)
+
+
+@pytest.fixture(scope="session")
+def linear():
+    """A network that is linear in its parameters, and nothing but a head."""
+    return problems.linear()
+
+
+@pytest.fixture(scope="session")
+def mlp():
+    """One hidden layer and a head, all of it trained."""
+    return problems.mlp()
+
+
+@pytest.fixture(scope="session")
+def frozen_mlp():
+    """The same network of which only the head trains."""
+    return problems.mlp(trainable="head/*")
+
+
+@pytest.fixture
+def plan():
+    """Plain and quick."""
+    return ntp.Plan.sgd(0.05, batch_size=8, max_steps=60)
+
+
+@pytest.fixture(scope="session")
+def naive_curve():
+    """Train with the plainest loop there is; losses on all samples after the given steps.
+
+    `orders` holds the samples of each minibatch; `loss` maps (outputs, labels) to one number a
+    sample.
+    """
+
+    def curve(apply, params, split, optimizer, orders, steps, loss):
+        inputs, labels = split
+        state = optimizer.init(params)
+
+        def mean_loss(params, inputs, labels):
+            return loss(apply(params, inputs), labels).mean()
+
+        @jax.jit
+        def train(params, state, inputs, labels):
+            gradient = jax.grad(mean_loss)(params, inputs, labels)
+            updates, state = optimizer.update(gradient, state, params)
+            return optax.apply_updates(params, updates), state
+
+        losses = {0: float(mean_loss(params, inputs, labels))}
+        for step, index in enumerate(orders[: max(steps)], start=1):
+            params, state = train(params, state, inputs[index], labels[index])
+            if step in steps:
+                losses[step] = float(mean_loss(params, inputs, labels))
+        return np.array([losses[step] for step in steps])
+
+    return curve
+
+
+@pytest.fixture(scope="session")
+def trajectory():
+    """A trajectory by hand: rows of losses, and of accuracies, on a grid."""
+
+    def curve(loss, accuracy):
+        return Curve(*map(np.atleast_2d, (loss, accuracy)))
+
+    def build(steps, loss, accuracy=None, validation=None):
+        loss = np.atleast_2d(np.asarray(loss, float))
+        train = curve(loss, np.zeros_like(loss) if accuracy is None else accuracy)
+        held_out = None if validation is None else curve(*validation)
+        return ntp.Trajectory(np.asarray(steps), train, held_out)
+
+    return build
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self):
+        """What it printed, where that is one JSON document and nothing else."""
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="session")
+def console_script(tfds_folder, tmp_path_factory):
+    """Run the installed command as a user does, in a process and a folder of its own."""
+
+    def run(*arguments, **options):
+        folder = tmp_path_factory.mktemp("command")
+        script = Path(sys.executable).with_name("ntkpredict")
+        child = subprocess.run(
+            [script, *map(str, arguments)], capture_output=True, text=True, cwd=folder, **options
+        )
+        return Outcome(child.returncode, child.stdout, child.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def embedded_validation(console_script, tmp_path_factory):
+    """`ntkpredict validate --json` on the embedded default, before TFDS has prepared it."""
+    folder = tmp_path_factory.mktemp("fresh")
+    return console_script(
+        *("validate", "--json", "--lr", 0.003, "--until", "loss<=0.2x", "--max-steps", 200),
+        *("--samples", 64, "--batch-size", 16, "--save", folder / "validation.json"),
+        env={**os.environ, "TFDS_DATA_DIR": str(folder)},
+    )

@@ -1,0 +1,51 @@
+"""Tiny problems: three classes of points, and networks without arguments for the command."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import ntkpredict as ntp
+
+SAMPLES, INPUTS, HIDDEN, CLASSES = 48, 5, 8, 3
+
+
+def points(samples, seed):
+    """Points about class centres: separable in the main, with some overlap."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(CLASSES, INPUTS))
+    labels = random.integers(0, CLASSES, samples).astype(np.int32)
+    inputs = centres[labels] + 0.8 * random.normal(size=(samples, INPUTS))
+    return inputs.astype(np.float32), labels
+
+
+def data():
+    """48 training and 24 validation samples."""
+    return ntp.Data(points(SAMPLES, 1), points(SAMPLES // 2, 2), name="points")
+
+
+def linear():
+    """A network that is linear in its parameters, and nothing but a head."""
+    params = {"head": _head(INPUTS, 3)}
+    return ntp.Network.from_function(_affine, params, head="head", name="linear")
+
+
+def mlp(trainable=None):
+    """One hidden layer and a head."""
+    random = np.random.default_rng(4)
+    body = random.normal(size=(INPUTS, HIDDEN)) / np.sqrt(INPUTS)
+    params = {"body": body.astype(np.float32), "head": _head(HIDDEN, 5)}
+    return ntp.Network.from_function(
+        lambda params, x: _affine(params, jnp.tanh(x @ params["body"])),
+        params,
+        head="head",
+        trainable=trainable,
+        name="mlp",
+    )
+
+
+def _affine(params, x):
+    return x @ params["head"]["kernel"] + params["head"]["bias"]
+
+
+def _head(features, seed):
+    kernel = np.random.default_rng(seed).normal(size=(features, CLASSES)) / np.sqrt(features)
+    return {"kernel": kernel.astype(np.float32), "bias": np.zeros(CLASSES, np.float32)}

@@ -1,0 +1,342 @@
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import ntkpredict as ntp
+from ntkpredict import cli
+
+from . import problems
+from .conftest import Outcome
+
+MLP = f"{problems.__name__}:mlp"
+LINEAR = f"{problems.__name__}:linear"
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Run the command in this process, in a folder of its own."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ntkpredict", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Write the points, with changes, as an archive; the argument for --data."""
+
+    def write(**changes):
+        data = problems.data()
+        arrays = {
+            "x_train": data.train[0],
+            "y_train": data.train[1],
+            "x_validation": data.validation[0],
+            "y_validation": data.validation[1],
+        }
+        np.savez(tmp_path / "points.npz", **{**arrays, **changes})
+        return f"npz:{tmp_path / 'points.npz'}"
+
+    return write
+
+
+@pytest.fixture
+def task(archive):
+    """Arguments for a tiny task."""
+    return (
+        *("--network", MLP, "--data", archive(), "--lr", 0.05, "--batch-size", 8),
+        *("--max-steps", 40, "--until", "loss<=0.5x"),
+    )
+
+
+def assert_one_line(outcome, beginning, code=1):
+    assert outcome.code == code
+    assert outcome.out == ""
+    assert outcome.err.startswith(f"ntkpredict: {beginning}"), outcome.err
+    assert outcome.err.count("\n") == 1, outcome.err
+
+
+class TestEmbeddedDefault:
+    """The installed command, without a network or data of one's own."""
+
+    def test_validate_as_json(self, embedded_validation):
+        assert embedded_validation.code == 0
+        assert embedded_validation.err == ""
+        assert embedded_validation.out.count("\n") == 1
+        assert embedded_validation.result.keys() == {"forecast", "run", "comparisons", "speedup"}
+
+    def test_predict(self, console_script):
+        outcome = console_script(
+            "predict", "--max-steps", 30, "--samples", 32, "--batch-size", 8, "--until", "steps>=20"
+        )
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert outcome.out.startswith("Fine-tuning ResidualNetwork on digits: sgd, lr 0.001")
+        assert "steps>=20 after about 20 steps" in outcome.out
+
+    def test_train_with_checkpoints(self, console_script, tmp_path):
+        arguments = (
+            *("train", "--max-steps", 12, "--until", "steps>=12"),
+            *("--checkpoints", tmp_path / "run", "--checkpoint-every", 6),
+        )
+        outcome = console_script(*arguments)
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert "Stopping rule met after 12 steps; 12 steps in " in outcome.out
+        assert outcome.out.splitlines()[0].startswith("┏")
+
+        for path in (tmp_path / "run" / "12" / "state").rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:20])
+        outcome = console_script(*arguments, "--json")
+        assert_one_line(outcome, f"checkpoints: '{tmp_path / 'run' / '12'}' cannot be read (")
+
+
+class TestResults:
+    def test_predict_as_json(self, command, task, tmp_path):
+        outcome = command("predict", *task, "--json", "--save", tmp_path / "f.json")
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert outcome.out.count("\n") == 1
+        assert outcome.result == json.loads((tmp_path / "f.json").read_text())
+        forecast = ntp.Forecast.load(tmp_path / "f.json")
+        assert forecast.until == "loss<=0.5x"
+        assert forecast.network == "mlp"
+        assert forecast.data == "points"
+        assert forecast.plan == "sgd, lr 0.05, momentum 0.9, batch size 8"
+
+    def test_predict_says_the_same_as_the_function(self, command, task):
+        result = command("predict", *task, "--json").result
+        plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
+        forecast = ntp.predict(problems.mlp(), problems.data(), plan, ntp.parse("loss<=0.5x"))
+        assert result["steps"] == forecast.steps
+        assert result["steps_interval"] == list(forecast.steps_interval)
+        assert result["trajectory"]["train"]["loss"] == forecast.trajectory.train.loss.tolist()
+
+    def test_predict_for_people(self, command, task):
+        outcome = command("predict", *task, "--mode", "linear")
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert outcome.out.startswith("Fine-tuning mlp on points: sgd, lr 0.05")
+        assert "loss<=0.5x after about " in outcome.out
+        assert "Note: " in outcome.out
+
+    def test_a_target_out_of_reach_is_a_result(self, command, task):
+        outcome = command("predict", *task, "--until", "loss<=1e-9")
+        assert outcome.code == 0
+        assert "No forecast: not reached within 40 steps" in outcome.out
+        outcome = command("predict", *task, "--until", "loss<=1e-9", "--json")
+        assert outcome.code == 0
+        assert outcome.result["steps"] is None
+
+    def test_train_as_json(self, command, task, tmp_path):
+        outcome = command("train", *task, "--json", "--save", tmp_path / "r.json")
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert outcome.result == json.loads((tmp_path / "r.json").read_text())
+        plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
+        run = ntp.train(problems.mlp(), problems.data(), plan, ntp.parse("loss<=0.5x"))
+        assert outcome.result["steps"] == run.steps
+        assert outcome.result["trajectory"] == run.to_dict()["trajectory"]
+
+    def test_train_with_adamw(self, command, task):
+        arguments = ("--optimizer", "adamw", "--lr", "0.01", "--schedule", "cosine")
+        outcome = command("train", *task, *arguments, "--weight-decay", "0.1", "--seed", "3")
+        assert outcome.code == 0
+        assert outcome.out.startswith("┏")
+
+    def test_a_diverging_run_is_still_json(self, command, task):
+        arguments = ("--lr", "1e8", "--loss", "squared_error", "--json")
+        outcome = command("train", *task, *arguments)
+        assert outcome.code == 0
+        assert None in outcome.result["trajectory"]["train"]["loss"][0]
+
+    def test_train_goes_on_from_checkpoints(self, command, task, tmp_path):
+        arguments = (*task, "--until", "steps>=40", "--checkpoints", tmp_path / "run", "--json")
+        whole = command("train", *arguments, "--checkpoint-every", "20").result
+        again = command("train", *arguments, "--checkpoint-every", "20")
+        assert again.err == ""
+        assert again.result == whole
+
+    def test_validate_for_people(self, command, task):
+        outcome = command("validate", *task)
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert "loss<=0.7x" in outcome.out
+        assert "Forecasting took " in outcome.out
+
+    def test_a_network_from_the_current_folder(self, command, task, tmp_path, archive):
+        (tmp_path / "own_network.py").write_text(
+            f"from {problems.__name__} import linear as make\n"
+        )
+        outcome = command("train", *task, "--network", "own_network:make", "--json")
+        assert outcome.code == 0
+
+
+BAD_ARGUMENTS = {
+    "negative lr": (["--lr", "-0.1"], "lr: got -0.1; expected a number greater than 0"),
+    "lr that is no number": (["--lr", "nan"], "lr: got nan"),
+    "unknown optimizer": (["--optimizer", "lion"], "optimizer: got 'lion'; expected 'sgd' or"),
+    "momentum": (["--momentum", "1"], "momentum: got 1.0; expected 0 <= momentum < 1"),
+    "weight decay": (["--weight-decay", "-1"], "weight_decay: got -1.0"),
+    "no budget": (["--max-steps", "0"], "max_steps: got 0"),
+    "seed": (["--seed", "-1"], "seed: got -1"),
+    "large batch": (["--batch-size", "49"], "batch_size: got 49; expected 1..48"),
+    "no rule": (["--until", "soon"], "until: got 'soon'; expected "),
+    "huge number of steps": (["--until", "steps>=1e999"], "until: got 'steps>=1e999'"),
+    "met before training": (["--until", "loss<=100"], "target: the train loss starts at "),
+    "unknown data": (["--data", "csv:x"], "data: got 'csv:x'; expected 'digits'"),
+    "unknown tfds": (["--data", "tfds:no_such_set"], "data: 'tfds:no_such_set' cannot be prepared"),
+    "missing file": (["--data", "npz:none.npz"], "data: 'none.npz' cannot be read as a NumPy arch"),
+    "no factory": (["--network", "somewhere"], "network: got 'somewhere'; expected MODULE:FACTORY"),
+    "no module": (["--network", "no_such_module:f"], "network: 'no_such_module:f' cannot be impor"),
+    "no function": (["--network", "json:f"], "network: 'json:f' cannot be imported"),
+    "no network": (["--network", "os:getcwd"], "network: 'os:getcwd' returned str; expected a Net"),
+    "a constant": (["--network", "sys:maxsize"], "network: 'sys:maxsize' returned int; expected a"),
+    "save in a folder that is not there": (["--save", "no/f.json"], "save: 'no/f.json' cannot be "),
+    "save over a folder": (["--save", "."], "save: '.' cannot be written"),
+    "save below a file": (["--save", "points.npz/f.json"], "save: 'points.npz/f.json' cannot be w"),
+}
+
+
+class TestImpossible:
+    """One line, exit code 1, and nothing else."""
+
+    @pytest.mark.parametrize("kind", ["predict", "train"])
+    @pytest.mark.parametrize(
+        ("arguments", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS.keys()
+    )
+    def test_arguments(self, command, task, kind, arguments, message):
+        assert_one_line(command(kind, *task, *arguments), message)
+
+    @pytest.mark.parametrize("kind", ["predict", "train"])
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_inputs_that_are_not_finite(self, command, task, archive, kind, value):
+        inputs = problems.data().train[0].copy()
+        inputs[7, 2] = value
+        source = archive(x_train=inputs)
+        assert_one_line(
+            command(kind, *task, "--data", source),
+            "train: NaN or infinite inputs in 1 samples, the first is number 7",
+        )
+
+    @pytest.mark.parametrize("kind", ["predict", "train"])
+    @pytest.mark.parametrize("split", ["y_train", "y_validation"])
+    def test_labels_out_of_range(self, command, task, archive, kind, split):
+        count = {"y_train": 48, "y_validation": 24}[split]
+        source = archive(**{split: np.full(count, 3)})
+        assert_one_line(command(kind, *task, "--data", source), "labels: got 3; expected 0..2")
+
+    @pytest.mark.parametrize("kind", ["predict", "train"])
+    def test_inputs_of_the_wrong_shape(self, command, task, archive, kind):
+        source = archive(x_train=np.zeros((48, 4)), x_validation=np.zeros((24, 4)))
+        assert_one_line(
+            command(kind, *task, "--data", source), "inputs: mlp does not accept shape (4, 4)"
+        )
+
+    def test_labels_that_are_text(self, command, task, archive):
+        source = archive(y_train=np.array(["a"] * 48))
+        assert_one_line(command("train", *task, "--data", source), "labels: got shape (48,) of <U1")
+
+    def test_adamw_cannot_be_forecast(self, command, task):
+        assert_one_line(
+            command("predict", *task, "--optimizer", "adamw"),
+            "optimizer: adamw, lr 0.05 treats coordinates one by one",
+        )
+
+    def test_a_damaged_checkpoint(self, command, task, tmp_path):
+        arguments = (*task, "--checkpoints", tmp_path / "run", "--checkpoint-every", "2")
+        assert command("train", *arguments).code == 0
+        newest = max((tmp_path / "run").iterdir(), key=lambda path: int(path.name))
+        for path in newest.rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:20])
+        before = sorted((tmp_path / "run").rglob("*"))
+        outcome = command("train", *arguments)
+        assert outcome.code == 1
+        last = outcome.err.splitlines()[-1]
+        assert last.startswith(f"ntkpredict: checkpoints: '{newest}' cannot be read (")
+        assert "Traceback" not in outcome.err
+        assert sorted((tmp_path / "run").rglob("*")) == before
+
+    def test_checkpoints_in_a_file(self, command, task, tmp_path):
+        (tmp_path / "file").write_text("")
+        assert_one_line(
+            command("train", *task, "--checkpoints", tmp_path / "file"),
+            f"checkpoints: '{tmp_path / 'file'}' cannot be made (",
+        )
+
+    def test_a_disk_that_is_full(self, command, task, monkeypatch):
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("pathlib.Path.write_text", full)
+        assert_one_line(
+            command("train", *task, "--save", "r.json"), "[Errno 28] No space left on device"
+        )
+
+    def test_the_place_to_save_is_looked_at_before_the_work(self, command, task, monkeypatch):
+        monkeypatch.setattr(ntp, "train", lambda *_, **__: pytest.fail("trained first"))
+        assert_one_line(command("train", *task, "--save", "no/r.json"), "save: 'no/r.json'")
+
+    def test_an_interrupt(self, command, task, monkeypatch):
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ntp, "train", interrupt)
+        outcome = command("train", *task)
+        assert outcome.code == 130
+        assert "Traceback" not in outcome.err
+
+
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            ("forecast",),
+            ("predict", "--no-such-option"),
+            ("predict", "--lr", "fast"),
+            ("predict", "--max-steps", "1.5"),
+            ("train", "--schedule", "linear"),
+            ("train", "--loss", "hinge"),
+            ("train", "--samples", "3"),
+        ],
+    )
+    def test_exits_with_2(self, command, arguments):
+        outcome = command(*arguments)
+        assert outcome.code == 2
+        assert outcome.out == "" or not arguments
+        assert "Traceback" not in outcome.err
+
+    @pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("train", "--help")])
+    def test_help(self, command, arguments):
+        outcome = command(*arguments)
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert "usage: ntkpredict" in outcome.out
+
+    def test_every_option_is_explained(self):
+        for kind in (cli.Predict, cli.Validate, cli.Train):
+            assert kind.__doc__
+        for kind in ("predict", "validate", "train"):
+            assert kind in cli.__doc__
+
+
+def test_nothing_is_written_to_the_home_folder(command, task, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert command("train", *task).code == 0
+    assert os.listdir(tmp_path / "home") == []

@@ -1,0 +1,386 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ntkpredict as ntp
+from linearize import Identity
+from ntkpredict.interval import predicted_steps
+
+PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=80)
+
+
+@pytest.fixture(scope="module")
+def forecast(linear, data):
+    """Of a network that is linear, from all of its samples."""
+    return ntp.predict(linear, data, PLAN, ntp.TargetLoss(relative=0.5), seeds=3)
+
+
+def assert_is_the_real_run(forecast, network, data, plan, **tolerance):
+    """The first minibatch order is that of the plan's own seed: the curves are the real ones."""
+    run = ntp.train(network, data, plan)
+    np.testing.assert_array_equal(forecast.trajectory.steps, run.trajectory.steps)
+    for split in ("train", "validation"):
+        predicted = getattr(forecast.trajectory, split)
+        real = getattr(run.trajectory, split)
+        assert (predicted is None) == (real is None)
+        if real is not None:
+            np.testing.assert_allclose(predicted.loss[0], real.loss[0], **tolerance)
+            np.testing.assert_allclose(predicted.accuracy[0], real.accuracy[0], atol=0.05)
+
+
+class TestExactWhereTheNetworkIsLinear:
+    """Then there is nothing to approximate, and the forecast is the real training."""
+
+    def test_head_only(self, forecast, linear, data):
+        assert forecast.mode == "head_exact"
+        assert_is_the_real_run(forecast, linear, data, PLAN, rtol=1e-4)
+
+    def test_its_steps_are_those_of_real_runs_in_the_same_orders(self, forecast, linear, data):
+        real = [
+            ntp.train(
+                linear, data, dataclasses.replace(PLAN, seed=seed), ntp.TargetLoss(relative=0.5)
+            ).steps
+            for seed in range(3)
+        ]
+        assert forecast.steps == pytest.approx(np.median(real), rel=1e-3)
+
+    @pytest.mark.parametrize(
+        "plan",
+        [
+            ntp.Plan.sgd(0.1, momentum=0.0, batch_size=7, max_steps=40, seed=5),
+            ntp.Plan.sgd(
+                0.05, nesterov=True, weight_decay=0.1, schedule="cosine", batch_size=8, max_steps=40
+            ),
+            ntp.Plan(optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5)), 16, 40),
+        ],
+        ids=lambda plan: plan.description,
+    )
+    def test_frozen_body_whatever_the_optimizer(self, frozen_mlp, data, plan):
+        forecast = ntp.predict(frozen_mlp, data, plan, ntp.MaxSteps(10), seeds=1)
+        assert_is_the_real_run(forecast, frozen_mlp, data, plan, rtol=1e-4)
+
+    def test_linear_mode(self, linear, data):
+        forecast = ntp.predict(
+            linear, data, PLAN, ntp.MaxSteps(10), mode="linear", projection=Identity(), seeds=1
+        )
+        assert forecast.mode == "linear"
+        assert_is_the_real_run(forecast, linear, data, PLAN, rtol=1e-4)
+
+    def test_network_without_head(self, linear, data):
+        headless = ntp.Network.from_function(linear.function, linear.params)
+        forecast = ntp.predict(
+            headless, data, PLAN, ntp.MaxSteps(10), projection=Identity(), seeds=1
+        )
+        assert forecast.mode == "linear"
+        assert_is_the_real_run(forecast, headless, data, PLAN, rtol=1e-4)
+
+    def test_without_validation(self, linear, training_data):
+        forecast = ntp.predict(linear, training_data, PLAN, ntp.MaxSteps(10), seeds=1)
+        assert forecast.trajectory.validation is None
+        assert_is_the_real_run(forecast, linear, training_data, PLAN, rtol=1e-4)
+
+    def test_regression(self, linear, data):
+        random = np.random.default_rng(0)
+        targets = data.train[0] @ random.normal(size=(5, 3)) + 0.1 * random.normal(size=(48, 3))
+        regression = ntp.Data((data.train[0], targets.astype(np.float32)))
+        plan = ntp.Plan.sgd(0.01, batch_size=8, max_steps=60, loss="squared_error")
+        until = ntp.TargetLoss(relative=0.2)
+        forecast = ntp.predict(linear, regression, plan, until, seeds=3)
+        assert_is_the_real_run(forecast, linear, regression, plan, rtol=1e-3, atol=1e-4)
+        real = ntp.train(linear, regression, plan, until)
+        assert forecast.steps == pytest.approx(real.steps, rel=0.15)
+
+    def test_inputs_may_be_a_tree(self, linear, data):
+        def halve(split):
+            return {"left": split[0][:, :2], "right": split[0][:, 2:]}, split[1]
+
+        network = ntp.Network.from_function(
+            lambda params, x: linear.apply(params, jnp.concatenate([x["left"], x["right"]], 1)),
+            linear.params,
+            head="head",
+        )
+        tree = ntp.Data(halve(data.train), halve(data.validation))
+        forecast = ntp.predict(network, tree, PLAN, ntp.MaxSteps(10), seeds=1)
+        assert_is_the_real_run(forecast, linear, data, PLAN, rtol=1e-4)
+
+
+def test_halving_the_learning_rate_quarters_the_error(mlp, data):
+    """Over a fixed number of steps the tangent model is right to first order in the weights."""
+
+    def error(lr):
+        plan = ntp.Plan.sgd(lr, momentum=0.0, batch_size=48, max_steps=4)
+        forecast = ntp.predict(
+            mlp, data, plan, ntp.MaxSteps(4), mode="linear", projection=Identity(), seeds=1
+        )
+        real = ntp.train(mlp, data, plan).trajectory.train.loss[0]
+        return np.abs(forecast.trajectory.train.loss[0] - real).max()
+
+    coarse, fine = error(0.4), error(0.2)
+    assert coarse > 1e-4  # not just rounding
+    assert fine < 0.4 * coarse
+
+
+def test_head_exact_follows_a_network_whose_body_trains(mlp, data):
+    plan = ntp.Plan.sgd(0.02, batch_size=8, max_steps=60)
+    forecast = ntp.predict(mlp, data, plan, ntp.TargetLoss(relative=0.5), seeds=3)
+    assert forecast.mode == "head_exact"
+    real = ntp.train(mlp, data, plan, ntp.TargetLoss(relative=0.5))
+    assert forecast.steps == pytest.approx(real.steps, rel=0.2)
+
+
+class TestResult:
+    def test_the_interval_holds_the_point(self, forecast):
+        low, high = forecast.steps_interval
+        assert 0 < low < forecast.steps < high < PLAN.max_steps
+        low, high = forecast.seconds_interval
+        assert 0 < low < forecast.seconds < high
+
+    def test_says_what_was_asked(self, forecast):
+        assert forecast.reason is None
+        assert forecast.network == "linear"
+        assert forecast.data == "points"
+        assert forecast.plan == PLAN.description
+        assert forecast.until == "loss<=0.5x"
+        assert forecast.samples == 48
+        assert forecast.versions.keys() >= {"ntkpredict", "jax", "optax"}
+        assert all(isinstance(note, str) for note in forecast.notes)
+        assert not any("48" in note for note in forecast.notes)
+
+    def test_one_row_for_each_minibatch_order(self, forecast):
+        shape = (3, len(forecast.trajectory.steps))
+        for curve in (forecast.trajectory.train, forecast.trajectory.validation):
+            assert curve.loss.shape == curve.accuracy.shape == shape
+            assert ((0 <= curve.accuracy) & (curve.accuracy <= 1)).all()
+        assert forecast.trajectory.steps[0] == 0
+        assert forecast.trajectory.steps[-1] == PLAN.max_steps
+
+    def test_all_rows_begin_at_the_networks_own_loss(self, forecast, linear, data):
+        outputs = linear.apply(linear.params, data.train[0])
+        loss = optax.softmax_cross_entropy_with_integer_labels(outputs, data.train[1]).mean()
+        np.testing.assert_allclose(forecast.trajectory.train.loss[:, 0], loss, rtol=1e-5)
+
+    def test_seconds_are_compiling_and_the_steps_at_the_cost_of_a_batch(self, forecast):
+        cost, steps_per_epoch = forecast.cost, 48 // PLAN.batch_size
+        assert forecast.seconds == cost.seconds(forecast.steps, steps_per_epoch)
+        low, high = forecast.steps_interval
+        assert forecast.seconds_interval == (
+            cost.seconds(low, steps_per_epoch, quantile=0),
+            cost.seconds(high, steps_per_epoch, quantile=2),
+        )
+
+    def test_saved_and_loaded(self, forecast, tmp_path):
+        forecast.save(tmp_path / "f.json")
+        assert ntp.Forecast.load(tmp_path / "f.json").to_dict() == forecast.to_dict()
+
+    def test_a_tenth_of_the_loss_is_the_default_target(self, linear, data):
+        plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=5)
+        assert ntp.predict(linear, data, plan, seeds=1).until == "loss<=0.1x"
+
+    def test_the_same_seed_gives_the_same_forecast(self, mlp, data):
+        def curves(seed):
+            plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=20, seed=seed)
+            return ntp.predict(mlp, data, plan, ntp.TargetLoss(relative=0.9), samples=32, seeds=2)
+
+        first, again, other = curves(0), curves(0), curves(1)
+        for split in ("train", "validation"):
+            one, two = getattr(first.trajectory, split), getattr(again.trajectory, split)
+            np.testing.assert_array_equal(one.loss, two.loss)
+            np.testing.assert_array_equal(one.accuracy, two.accuracy)
+        assert first.steps == again.steps
+        assert first.steps_interval == again.steps_interval
+        assert (first.trajectory.train.loss != other.trajectory.train.loss).any()
+
+    def test_the_network_is_not_changed(self, mlp, data):
+        before = jax.tree.map(np.array, mlp.params)
+        ntp.predict(mlp, data, ntp.Plan.sgd(0.05, max_steps=5), ntp.MaxSteps(5), seeds=1)
+        jax.tree.map(np.testing.assert_array_equal, mlp.params, before)
+
+    def test_fewer_samples_than_there_are_make_a_note(self, linear, data):
+        plan = ntp.Plan.sgd(0.05, batch_size=4, max_steps=20)
+        forecast = ntp.predict(linear, data, plan, ntp.MaxSteps(20), samples=24, seeds=1)
+        assert forecast.samples == 24
+        assert any("24 of 48" in note for note in forecast.notes)
+
+    def test_time_and_progress_are_reported(self, linear, data):
+        now = iter(np.arange(0, 1e9, 2.0))
+        phases = {}
+
+        def report(phase):
+            phases[phase] = []
+            return lambda done, total: phases[phase].append((int(done), int(total)))
+
+        forecast = ntp.predict(
+            linear, data, PLAN, ntp.MaxSteps(10), seeds=1, report=report, clock=lambda: next(now)
+        )
+        assert phases
+        for calls in phases.values():
+            assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+            assert all(0 <= done <= total for done, total in calls)
+        assert any(phases.values())
+        assert all(seconds >= 2 for seconds in forecast.forecast_seconds.values())
+        assert forecast.cost.batch_seconds == (2.0, 2.0, 2.0)
+
+
+class TestTargets:
+    @pytest.mark.parametrize("steps", [1, 13, 80])
+    def test_a_number_of_steps_is_that_number(self, forecast, steps):
+        assert predicted_steps(forecast.trajectory, ntp.MaxSteps(steps)) == (
+            steps,
+            (steps, steps),
+        )
+
+    def test_a_number_of_steps_through_predict(self, linear, data):
+        forecast = ntp.predict(linear, data, PLAN, ntp.MaxSteps(13), seeds=1)
+        assert forecast.steps == 13
+        assert forecast.steps_interval == (13, 13)
+        assert forecast.reason is None
+
+    def test_not_reached_has_a_reason_and_the_loss_to_expect(self, linear, data, tmp_path):
+        plan = ntp.Plan.sgd(1e-5, batch_size=8, max_steps=20)
+        forecast = ntp.predict(linear, data, plan, ntp.TargetLoss(0.01), seeds=2)
+        assert forecast.steps is None
+        assert forecast.steps_interval is None
+        assert forecast.seconds is None
+        assert forecast.seconds_interval is None
+        assert "20 steps" in forecast.reason
+        expected = float(np.median(forecast.trajectory.train.loss[:, -1]))
+        assert f"{expected:.3g}" in forecast.reason
+        assert "diverge" not in forecast.reason
+        forecast.save(tmp_path / "f.json")
+        assert ntp.Forecast.load(tmp_path / "f.json").reason == forecast.reason
+
+    @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+    def test_divergence_is_called_by_its_name(self, linear, data, loss):
+        labels = np.random.default_rng(0).integers(0, 3, 48)  # nothing to learn
+        plan = ntp.Plan.sgd(1e6, batch_size=8, max_steps=30, loss=loss)
+        random = ntp.Data((data.train[0], labels))
+        forecast = ntp.predict(linear, random, plan, ntp.TargetLoss(1e-3), seeds=2)
+        assert forecast.steps is None
+        assert forecast.reason.startswith("diverges")
+        assert "learning rate" in forecast.reason
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            ntp.TargetLoss(relative=0.8),
+            ntp.TargetLoss(relative=0.4),
+            ntp.TargetLoss(0.9, on="validation"),
+            ntp.Converged(0.2),
+            ntp.TargetLoss(relative=0.7) | ntp.MaxSteps(5),
+            ntp.TargetLoss(relative=0.01) | ntp.MaxSteps(60),
+        ],
+        ids=str,
+    )
+    def test_the_interval_is_ordered_and_holds_the_point(self, forecast, rule):
+        point, (low, high) = predicted_steps(forecast.trajectory, rule)
+        assert 0 < low <= point
+        assert high is None or point <= high <= PLAN.max_steps
+
+    def test_the_interval_is_open_where_the_budget_may_not_do(self, forecast):
+        steps, loss = forecast.trajectory.steps, np.median(forecast.trajectory.train.loss, axis=0)
+        late = float(np.interp(0.98 * steps[-1], steps, loss))
+        point, (low, high) = predicted_steps(forecast.trajectory, ntp.TargetLoss(late))
+        assert low < point
+        assert high is None
+
+    def test_of_a_target_out_of_reach_nothing_is_said(self, forecast):
+        assert predicted_steps(forecast.trajectory, ntp.TargetLoss(1e-9)) == (None, None)
+
+    def test_harder_targets_take_longer(self, forecast):
+        points = [
+            predicted_steps(forecast.trajectory, ntp.TargetLoss(relative=fraction))[0]
+            for fraction in (0.9, 0.8, 0.7, 0.6, 0.5)
+        ]
+        assert points == sorted(points)
+
+
+class Untimely(Identity):
+    """Is asked for when the costly part begins."""
+
+    def bind(self, params):
+        pytest.fail("the features are computed before the refusal")
+
+
+class TestRefused:
+    """Bad input, before anything costly happens."""
+
+    @pytest.fixture
+    def predict(self):
+        def quickly(network, data, plan=PLAN, until=None, **options):
+            return ntp.predict(network, data, plan, until, projection=Untimely(), **options)
+
+        return quickly
+
+    def test_adamw(self, mlp, data, refused, predict):
+        with refused("optimizer: adamw, lr 0.001, weight decay 0.01 treats coordinates one by one"):
+            predict(mlp, data, ntp.Plan.adamw(0.001, batch_size=8))
+
+    def test_adam_by_another_name(self, mlp, data, refused, predict):
+        with refused("optimizer: custom optimizer treats coordinates one by one"):
+            predict(mlp, data, ntp.Plan(optax.adam(0.1), 8))
+
+    def test_an_optimizer_that_masks_by_name(self, mlp, data, refused, predict):
+        optimizer = optax.masked(optax.sgd(0.1), {"body": True, "head": False})
+        with refused("optimizer: "):
+            predict(mlp, data, ntp.Plan(optimizer, 8))
+
+    def test_a_batch_larger_than_the_data(self, mlp, data, refused, predict):
+        with refused("batch_size: got 49; expected 1..48"):
+            predict(mlp, data, ntp.Plan.sgd(0.1, batch_size=49))
+
+    @pytest.mark.parametrize("split", ["train", "validation"])
+    @pytest.mark.parametrize("label", [-1, 3])
+    def test_labels_out_of_range(self, mlp, data, refused, predict, split, label):
+        inputs, labels = getattr(data, split)
+        labels = labels.copy()
+        labels[4] = label
+        with refused(f"labels: got {label}; expected 0..2"):
+            predict(mlp, dataclasses.replace(data, **{split: (inputs, labels)}))
+
+    def test_targets_that_are_not_finite(self, mlp, data, refused, predict):
+        targets = np.full((48, 3), np.nan, np.float32)
+        with refused("labels: got NaN or infinite targets"):
+            predict(
+                mlp, ntp.Data((data.train[0], targets)), ntp.Plan.sgd(0.1, loss="squared_error")
+            )
+
+    def test_inputs_of_another_shape(self, mlp, data, refused, predict):
+        with refused("inputs: mlp does not accept shape (4, 3)"):
+            predict(mlp, ntp.Data((data.train[0][:, :3], data.train[1])))
+
+    def test_weights_that_are_not_finite(self, linear, data, refused, predict):
+        params = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), linear.params)
+        with refused("network: linear returns NaN or infinite outputs"):
+            predict(dataclasses.replace(linear, params=params), data)
+
+    @pytest.mark.parametrize(
+        "until",
+        [ntp.TargetLoss(100.0), ntp.MaxSteps(3) | ntp.TargetLoss(50.0), ntp.TargetAccuracy(1e-3)],
+        ids=str,
+    )
+    def test_a_target_met_before_training(self, mlp, data, refused, predict, until):
+        with refused("target: the train "):
+            predict(mlp, data, until=until)
+
+    def test_a_validation_target_without_validation(self, mlp, training_data, refused, predict):
+        with refused("on: got 'validation', but there is no validation data"):
+            predict(mlp, training_data, until=ntp.TargetLoss(0.1, on="validation"))
+
+    def test_head_exact_without_a_head(self, data, refused, predict, linear):
+        headless = ntp.Network.from_function(linear.function, linear.params)
+        with refused("mode: 'head_exact' needs a trainable head in network; use mode='linear'"):
+            predict(headless, data, mode="head_exact")
+
+    @pytest.mark.parametrize("samples", [0, -1])
+    def test_no_samples(self, mlp, data, refused, predict, samples):
+        with refused(f"samples: got {samples}; expected at least "):
+            predict(mlp, data, samples=samples)
+
+    @pytest.mark.parametrize("seeds", [0, -1])
+    def test_no_seeds(self, mlp, data, refused, predict, seeds):
+        with refused(f"seeds: got {seeds}; expected at least 1"):
+            predict(mlp, data, seeds=seeds)

@@ -1,0 +1,112 @@
+"""The directions of feature space that a head reads while it trains."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from linearize import HeadExactTangent, Identity, linearize
+from sde import (
+    CrossEntropy,
+    Examples,
+    head_directions,
+    log_grid,
+    minibatch_order,
+    observe,
+    replay,
+)
+from tests import networks
+
+SAMPLES, STEPS, WIDTH = 32, 60, 16
+GRID = log_grid(STEPS)
+ORDERS = np.stack([minibatch_order(SAMPLES, 8, STEPS, seed) for seed in range(2)])
+OBJECTIVE = CrossEntropy()
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+
+
+@cache
+def whole() -> Examples:
+    """All directions of a small network's feature space, exact features."""
+    network, x = networks.perceptron(samples=SAMPLES, width=WIDTH)
+    labels = np.asarray(x[:, :3].argmax(1))
+    model = linearize(network, x, Identity(), checked=True)
+    return Examples(model, OBJECTIVE.targets(labels, 3))
+
+
+@cache
+def still() -> Examples:
+    """The head alone moves."""
+    examples = whole()
+    model = examples.model
+    assert isinstance(model, HeadExactTangent)
+    nothing = HeadExactTangent(
+        features_initial=model.features_initial,
+        jacobian=jnp.zeros((SAMPLES, 0, 0)),
+        directions=jnp.zeros((WIDTH, 0)),
+        body_initial=jnp.zeros(0),
+        kernel_initial=model.kernel_initial,
+        bias_initial=model.bias_initial,
+        bias_trains=True,
+        exact=True,
+    )
+    return Examples(nothing, examples.targets)
+
+
+def along(directions: jax.Array) -> Examples:
+    """The model whose body moves along these directions only, linearised anew."""
+    network, x = networks.perceptron(samples=SAMPLES, width=WIDTH)
+    model = linearize(network, x, Identity(), directions=directions, checked=True)
+    return Examples(model, whole().targets)
+
+
+def loss(examples: Examples) -> np.ndarray:
+    return replay(examples, OBJECTIVE, OPTIMIZER, ORDERS, GRID).train.loss
+
+
+def find(pilot: Examples, count: int) -> jax.Array:
+    return head_directions(pilot, OBJECTIVE, OPTIMIZER, ORDERS, GRID, count)
+
+
+@pytest.mark.parametrize("count", [1, 4, WIDTH, WIDTH + 5])
+def test_directions_are_orthonormal_and_no_more_than_there_are(count: int) -> None:
+    directions = find(still(), count)
+    kept = min(count, WIDTH)
+    assert directions.shape == (WIDTH, kept)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(kept), atol=1e-5)
+
+
+def test_directions_are_the_principal_ones_of_the_kernel_along_the_path() -> None:
+    """No other q directions keep more of W(t)'s squared norm."""
+    kernels = np.asarray(
+        observe(still(), OBJECTIVE, OPTIMIZER, ORDERS, GRID, lambda p, _: p["head"]["kernel"])
+    )
+    moments = np.einsum("sgdc,sgec->de", kernels, kernels)
+    kept = np.trace(find(still(), 4).T @ moments @ find(still(), 4))
+    assert kept == pytest.approx(np.linalg.eigvalsh(moments)[-4:].sum(), rel=1e-4)
+
+
+def test_keeping_all_directions_changes_nothing() -> None:
+    directions = find(still(), WIDTH)
+    np.testing.assert_allclose(loss(along(directions)), loss(whole()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("pilot", [whole, still])
+def test_few_directions_carry_nearly_everything(pilot: object) -> None:
+    """2(C − 1) directions close the gap between no body at all and all of it."""
+    assert callable(pilot)
+    everything, nothing = loss(whole()), loss(still())
+    few = loss(along(find(pilot(), 2 * (networks.OUTPUTS - 1))))
+    gap = np.abs(np.log(nothing / everything))[:, -1]
+    left = np.abs(np.log(few / everything))[:, -1]
+    assert (gap > 0.2).all()  # there is something to carry
+    assert (left < 0.15 * gap).all()
+
+
+def test_a_pilot_that_diverges_still_gives_directions() -> None:
+    directions = head_directions(still(), OBJECTIVE, optax.sgd(1e30), ORDERS, GRID, 4)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(4), atol=1e-5)

@@ -1,0 +1,133 @@
+"""Curves over seeds, their clock, and the grid they live on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sde import Curve, Trajectory, log_grid
+
+STEPS = np.array([0, 1, 2, 4, 8, 16])
+
+
+def trajectory(validation: bool = True) -> Trajectory:
+    random = np.random.default_rng(0)
+
+    def curve() -> Curve:
+        return Curve(random.uniform(size=(7, 6)), random.uniform(size=(7, 6)))
+
+    return Trajectory(STEPS, curve(), curve() if validation else None)
+
+
+def arrays(value: Trajectory) -> list[np.ndarray]:
+    curves = [value.train] + [value.validation] * (value.validation is not None)
+    return [values for curve in curves for values in (curve.loss, curve.accuracy)]
+
+
+# Over seeds
+
+
+def test_quantiles_are_taken_over_seeds_at_every_step() -> None:
+    given = trajectory()
+    reduced = given.quantile([0.1, 0.5, 0.9])
+    for values, got in zip(arrays(given), arrays(reduced), strict=True):
+        assert got.shape == (3, 6)
+        for column in range(6):
+            expected = np.quantile(values[:, column], [0.1, 0.5, 0.9])
+            np.testing.assert_allclose(got[:, column], expected)
+        assert (np.diff(got, axis=0) >= 0).all()
+    np.testing.assert_array_equal(reduced.steps, STEPS)
+
+
+def test_a_single_quantile_is_one_row() -> None:
+    np.testing.assert_allclose(
+        trajectory().quantile(0.5).train.loss, np.median(trajectory().train.loss, axis=0)[None]
+    )
+
+
+def test_mean_is_one_row() -> None:
+    given = trajectory()
+    for values, got in zip(arrays(given), arrays(given.mean()), strict=True):
+        np.testing.assert_allclose(got, [[column.mean() for column in values.T]])
+
+
+def test_quantiles_and_mean_of_one_seed_are_the_seed() -> None:
+    one = trajectory().mean()
+    for got in (one.mean(), one.quantile(0.3), one.quantile(1.0)):
+        for a, b in zip(arrays(got), arrays(one), strict=True):
+            np.testing.assert_allclose(a, b)
+
+
+def test_diverged_seeds_stay_visible_and_do_not_warn() -> None:
+    loss = np.array([[1.0, np.inf, np.nan], [1.0, 2.0, 3.0], [1.0, np.inf, np.inf]])
+    given = Trajectory(np.array([0, 1, 2]), Curve(loss, np.zeros((3, 3))), None)
+    assert given.mean().train.loss[0, 1] == np.inf
+    assert not np.isfinite(given.quantile(0.9).train.loss[0, 1:]).any()
+    assert given.quantile(0.9).train.loss[0, 0] == 1
+
+
+def test_without_validation_there_is_none_after_either() -> None:
+    given = trajectory(validation=False)
+    for got in (given.mean(), given.quantile(0.5), given.slowed(2.0)):
+        assert got.validation is None
+
+
+def test_curves_by_name() -> None:
+    given = trajectory()
+    assert given.curve("train") is given.train
+    assert given.curve("validation") is given.validation
+    with pytest.raises(ValueError, match=r"^on: got 'validation', but there is no validation data"):
+        trajectory(validation=False).curve("validation")
+
+
+# The clock
+
+
+def test_slowed_by_one_is_itself() -> None:
+    given = trajectory()
+    for a, b in zip(arrays(given.slowed(1.0)), arrays(given), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.3, 2.0, 4.0])
+def test_slowed_curves_cross_a_level_later_by_the_factor(factor: float) -> None:
+    steps = np.arange(401)
+    loss = np.exp(-steps / 30.0)[None]
+    given = Trajectory(steps, Curve(loss, 1 - loss), None)
+
+    def crossing(value: Trajectory) -> float:
+        return float(np.interp(-0.5, -value.train.loss[0], value.steps))
+
+    slowed = given.slowed(factor)
+    assert crossing(slowed) == pytest.approx(factor * crossing(given), rel=2e-3)
+    np.testing.assert_allclose(slowed.train.accuracy, 1 - slowed.train.loss)
+    np.testing.assert_array_equal(slowed.steps, steps)
+
+
+def test_slowed_twice_is_slowed_by_the_product() -> None:
+    steps = np.arange(101)
+    given = Trajectory(steps, Curve(steps[None] * 2.0, steps[None] / 100), None)
+    twice, once = given.slowed(2.0).slowed(3.0), given.slowed(6.0)
+    np.testing.assert_allclose(twice.train.loss, once.train.loss)
+
+
+# The grid
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 9, 10, 99, 1000, 12345])
+@pytest.mark.parametrize("per_decade", [4, 16])
+def test_log_grid(max_steps: int, per_decade: int) -> None:
+    grid = log_grid(max_steps, per_decade=per_decade)
+    assert np.issubdtype(grid.dtype, np.integer)
+    assert (grid[0], grid[1], grid[-1]) == (0, 1, max_steps)
+    assert (np.diff(grid) >= 1).all()
+    assert len(grid) <= 3 + per_decade * np.log10(max_steps)
+    # No gap is longer than the spacing, rounded to whole steps.
+    ratio = 10 ** (1 / per_decade)
+    assert (grid[2:] <= grid[1:-1] * ratio + 1).all()
+
+
+@pytest.mark.parametrize("max_steps", [0, -5])
+def test_log_grid_has_a_step(max_steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"^max_steps: got {max_steps}; expected at least 1$"):
+        log_grid(max_steps)

@@ -1,0 +1,21 @@
+import json
+import runpy
+from pathlib import Path
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+def test_the_default_experiment_runs_on_one_small_case(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    main = runpy.run_path(str(EXPERIMENTS / "default" / "run.py"))["main"]
+    main(smoke=True, folder=tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    (case,) = results["cases"].values()
+    assert set(case["forecasts"]) == {"head_exact", "linear"}
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_every_experiment_has_the_same_skeleton():
+    for folder in EXPERIMENTS.iterdir():
+        names = {path.name for path in folder.iterdir()}
+        assert {"README.md", "run.py", "results.json", "figure.png"} <= names, folder

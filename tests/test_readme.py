@@ -1,0 +1,38 @@
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    example = tmp_path / "example.py"
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example.write_text(code, encoding="utf-8")
+    names = runpy.run_path(str(example))
+    forecast = names["forecast"]
+    low, high = forecast.steps_interval
+    assert low <= forecast.steps <= high
+    assert names["ntp"].Forecast.load("forecast.json").steps == forecast.steps
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_continuous_integration_runs_the_test_command_of_the_readme():
+    commands = re.findall(r"^    (python3 -m venv .*)$", README, flags=re.MULTILINE)
+    assert len(commands) == 2
+    assert "pytest" in commands[1]
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_command_of_the_readme_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"ntkpredict": "ntkpredict.cli:main"}
