@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from linearize.network import Network, merge, with_head
@@ -85,13 +86,13 @@ def _probe(network: Network, inputs: Inputs) -> _Probe:
         if network.head is None:
             return _Probe(given[None], given[None])
         kernel, bias = network.head_kernel(network.params), network.head_bias(network.params)
-        keys = jax.random.split(jax.random.key(0))
-        drawn = jax.random.normal(keys[0], kernel.shape, kernel.dtype)
-        shift = None if bias is None else jax.random.normal(keys[1], bias.shape, bias.dtype)
-        random = network.function(with_head(full, network.head, drawn, shift), inputs)
+        random = np.random.default_rng(0)
+        drawn = jnp.asarray(random.normal(size=kernel.shape), kernel.dtype)
+        shift = None if bias is None else jnp.asarray(random.normal(size=bias.shape), bias.dtype)
+        other = network.function(with_head(full, network.head, drawn, shift), inputs)
         features = network.features(network.params, inputs, jnp.eye(len(kernel)))
         affine = [_affine(features, kernel, bias), _affine(features, drawn, shift)]
-        return _Probe(jnp.stack([given, random]), jnp.stack(affine))
+        return _Probe(jnp.stack([given, other]), jnp.stack(affine))
 
     return jax.jit(evaluate)(inputs)  # traced anew each time, so that hidden randomness shows
 

@@ -47,7 +47,7 @@ def empirical_ntk(model: TangentModel) -> Kernel:
 
 def exact_ntk(network: Network, samples: Inputs) -> Float[Array, "n c n c"]:
     """Θ from the explicit Jacobian of all trainable parameters: the oracle, O(N·C·D) memory."""
-    jacobian = jax.jacrev(network.apply)(network.params, samples)
+    jacobian = jax.jit(jax.jacrev(network.apply))(network.params, samples)
     parts = [
         jnp.tensordot(flat, flat, axes=(2, 2))
         for leaf in paths(jacobian).values()

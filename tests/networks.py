@@ -94,18 +94,20 @@ class Case:
 
 def linen(module: nn.Module) -> Case:
     x = jax.random.normal(jax.random.key(1), (5, 5, 5, 2))
-    variables = randomized(module.init(jax.random.key(0), x))
-    return Case(
-        Network.from_linen(module, variables, head="head"),
-        x,
-        lambda params, inputs: module.apply({"params": params}, inputs, method="features"),
-    )
+    variables = randomized(jax.jit(module.init)(jax.random.key(0), x))
+
+    @jax.jit
+    def hidden(params: Any, inputs: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, inputs, method="features")
+
+    return Case(Network.from_linen(module, variables, head="head"), x, hidden)
 
 
 def transformer() -> Case:
     model = Transformer(nnx.Rngs(0))
     definition, params, state = nnx.split(model, nnx.Param, ...)
 
+    @jax.jit
     def hidden(values: Any, inputs: jax.Array) -> jax.Array:
         restored = nnx.clone(params)
         nnx.replace_by_pure_dict(restored, values)
@@ -135,6 +137,7 @@ def double(name: str) -> Case:
     return replace(case, network=network, inputs=widen(case.inputs))
 
 
+@jax.jit
 def randomized(params: Any) -> Any:
     """The parameters plus a little noise, so that no bias is zero and no scale is one."""
     leaves, tree = jax.tree.flatten(params)

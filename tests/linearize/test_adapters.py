@@ -83,7 +83,8 @@ def assert_unchanged(before: list[np.ndarray], tree: Any) -> None:
 def test_features_are_those_of_an_explicit_forward_pass(name: str) -> None:
     case = networks.CASES[name]()
     expected = case.hidden(case.network.params, case.inputs)
-    got = case.network.features(case.network.params, case.inputs, jnp.eye(expected.shape[1]))
+    features = jax.jit(case.network.features)
+    got = features(case.network.params, case.inputs, jnp.eye(expected.shape[1]))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 

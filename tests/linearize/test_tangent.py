@@ -48,7 +48,7 @@ def projected(mode: Any) -> Any:
 def explicit_jacobian(function: Any, params: Any) -> jax.Array:
     """By reverse mode over the flattened parameters: (samples, outputs, parameters)."""
     flat, unravel = ravel_pytree(params)
-    return jax.jacrev(lambda vector: function(unravel(vector)))(flat)
+    return jax.jit(jax.jacrev(lambda vector: function(unravel(vector))))(flat)
 
 
 @cache
@@ -77,7 +77,7 @@ def test_linear_features_are_the_explicit_jacobian(name: str) -> None:
     assert_same(
         model.jacobian, explicit_jacobian(lambda p: network.apply(p, inputs), network.params)
     )
-    assert_same(model.outputs_initial, network.apply(network.params, inputs))
+    assert_same(model.outputs_initial, jax.jit(network.apply)(network.params, inputs))
     np.testing.assert_array_equal(model.body_initial, ravel_pytree(network.params)[0])
     assert model.exact
 
@@ -132,7 +132,8 @@ def test_linear_model_is_the_first_order_expansion(name: str) -> None:
     network, inputs = networks.double(name).network, networks.double(name).inputs
     moved = networks.randomized(network.params)
     change = jax.tree.map(jnp.subtract, moved, network.params)
-    value, tangent = jax.jvp(lambda p: network.apply(p, inputs), (network.params,), (change,))
+    apply = jax.jit(lambda params: network.apply(params, inputs))
+    value, tangent = jax.jvp(apply, (network.params,), (change,))
     assert_same(exact(name, "linear")({"body": ravel_pytree(moved)[0]}), value + tangent)
 
 

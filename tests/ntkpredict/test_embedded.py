@@ -100,16 +100,11 @@ class TestNetwork:
         """A linear classifier on the frozen features, by least squares."""
         forward = jax.jit(lambda x: network.features(network.params, x, jnp.eye(64)))
 
-        def features(split):
-            parts = np.array_split(split[0], 4)
-            hidden = np.concatenate([np.asarray(forward(part)) for part in parts])
-            return np.column_stack([hidden, np.ones(len(hidden))])
-
-        weights = np.linalg.lstsq(features(digits.train), np.eye(10)[digits.train[1]], rcond=None)[
-            0
-        ]
-        found = (features(digits.validation) @ weights).argmax(1)
-        assert (found == digits.validation[1]).mean() > 0.95
+        images, labels = (part[:600] for part in digits.train)
+        hidden = np.concatenate([forward(part) for part in np.split(images, 6)])
+        design = np.column_stack([hidden, np.ones(600)])
+        weights = np.linalg.lstsq(design[:400], np.eye(10)[labels[:400]], rcond=None)[0]
+        assert ((design[400:] @ weights).argmax(1) == labels[400:]).mean() > 0.9
 
 
 def test_importing_the_product_does_not_import_the_data_sets():
