@@ -19,3 +19,11 @@ def test_every_experiment_has_the_same_skeleton():
     for folder in EXPERIMENTS.iterdir():
         names = {path.name for path in folder.iterdir()}
         assert {"README.md", "run.py", "results.json", "figure.png"} <= names, folder
+
+
+def test_the_subset_experiment_runs_on_one_small_case(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    main = runpy.run_path(str(EXPERIMENTS / "subset" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    assert set(results["regression"]) == {"uncorrected", "symmetric", "richardson"}
+    assert (tmp_path / "figure.png").exists()
