@@ -185,7 +185,8 @@ def linearize(
     Args:
         network: the network; its trainable parameters are what training will move.
         samples: inputs, samples on the leading axis.
-        projection: of parameter space; `CountSketch()` by default.
+        projection: of parameter space; by default `CountSketch()`, and `Identity()` for networks
+            with no more parameters than it has columns.
         mode: ``"head_exact"`` (default where the network has a trainable head) or ``"linear"``,
             the plain tangent model of the paper.
         directions: Q for ``"head_exact"``, or a function that finds it from the model in which only
@@ -205,7 +206,9 @@ def linearize(
     """
     if not checked:
         check(network, samples)
-    projection = CountSketch() if projection is None else projection
+    if projection is None:
+        small = network.parameter_count <= CountSketch.columns
+        projection = Identity() if small else CountSketch()
     exact_head = network.head is not None and network.is_trainable(network.head.kernel)
     if mode is None:
         mode = "head_exact" if exact_head else "linear"

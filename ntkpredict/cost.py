@@ -63,11 +63,17 @@ def measure_cost(
         network: the network.
         data: the data; the first batches of the plan's own order are used.
         plan: the plan.
-        batches: how many batches to measure, at least 3 are.
-        seconds: stop measuring after this time.
+        batches: how many batches to measure, at least 3.
+        seconds: stop measuring after this time, but not before 3 batches.
         progress: called with (batches done, batches).
         clock: seconds since some moment.
+
+    Raises:
+        ValueError: fewer than 3 batches.
     """
+    if batches < 3:
+        msg = f"batches: got {batches}; expected at least 3"
+        raise ValueError(msg)
     step = TrainingStep(network, data, plan)
     order = epoch_order(data.samples, plan.batch_size, 0, plan.seed)
     start = clock()

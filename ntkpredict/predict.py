@@ -61,6 +61,10 @@ def predict(
         ValueError: bad input: the message names the argument, its value and what is allowed.
     """
     until = TargetLoss(relative=0.1) if until is None else until
+    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
+        if value < least:
+            msg = f"{name}: got {value}; expected at least {least}"
+            raise ValueError(msg)
     outputs = _check(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = _Watch(clock)

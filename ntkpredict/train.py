@@ -117,6 +117,7 @@ class _Loop:
         self._curves: dict[str, list[Any]] = {"steps": []}
         self._seconds = 0.0
         self._overhead = 0.0
+        self._compiled = False
 
     def run(self, store: Checkpoints | None, every: int, progress: Progress | None) -> Run:
         state, done = self._resume(store)
@@ -164,10 +165,11 @@ class _Loop:
             state = self._step(state, order[i % batches])
         jax.block_until_ready(state)
         elapsed = self._clock() - start
-        if done == 0:  # the first step compiles
-            self._overhead += elapsed
-        else:
+        if self._compiled:
             self._seconds += elapsed
+        else:  # the first steps compile, after a resumption too
+            self._overhead += elapsed
+            self._compiled = True
         return state
 
     def _record(self, done: int, state: State) -> None:

@@ -14,6 +14,16 @@ jax.config.update(
 )  # tests wait for compilation, not for runs
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tfds_folder(tmp_path_factory):
+    """TFDS writes here, in this process and its children, and never into the home folder."""
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Double precision, for oracles that must agree to many digits."""

@@ -5,8 +5,7 @@ from pathlib import Path
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
-def test_the_default_experiment_runs_on_one_small_case(tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+def test_the_default_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "default" / "run.py"))["main"]
     main(smoke=True, folder=tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
@@ -21,8 +20,7 @@ def test_every_experiment_has_the_same_skeleton():
         assert {"README.md", "run.py", "results.json", "figure.png"} <= names, folder
 
 
-def test_the_subset_experiment_runs_on_one_small_case(tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+def test_the_subset_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "subset" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
     assert set(results["regression"]) == {"uncorrected", "symmetric", "richardson"}

@@ -9,7 +9,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     example = tmp_path / "example.py"
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     example.write_text(code, encoding="utf-8")

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linearize import LinearTangent, compress, empirical_ntk
+from linearize import LinearTangent, Network, compress, empirical_ntk, linearize
+from tests import networks
 
 
 def model(columns: int = 60) -> LinearTangent:
@@ -13,7 +16,7 @@ def model(columns: int = 60) -> LinearTangent:
         outputs_initial=jnp.zeros((20, 3)),
         jacobian=jacobian,
         body_initial=jax.random.normal(jax.random.key(1), (columns,)),
-        exact=True,
+        exact=False,
     )
 
 
@@ -46,3 +49,17 @@ def test_without_tolerance_outputs_stay_the_same():
 def test_a_tolerance_outside_of_its_range_is_refused(tolerance):
     with pytest.raises(ValueError, match=r"tolerance: got .*; expected 0 <= tolerance < 1"):
         compress(model(), tolerance=tolerance)
+
+
+def test_a_model_whose_head_alone_moves_has_nothing_to_compress():
+    given, x = networks.perceptron()
+    network = Network.from_function(given.function, given.params, head="head", trainable="head/*")
+    still = linearize(network, x, checked=True)
+    np.testing.assert_array_equal(compress(still)(still.initial()), still(still.initial()))
+
+
+def test_exact_features_and_bodies_that_stay_are_left_alone():
+    exact = replace(model(), exact=True)
+    assert compress(exact) is exact
+    empty = replace(model(), jacobian=jnp.zeros((20, 0, 0)), body_initial=jnp.zeros(0))
+    assert compress(empty) is empty

@@ -1,4 +1,4 @@
-"""What the tests of the product share: tiny problems, and a place for TFDS to write."""
+"""What the tests of the product share: tiny problems and ways to run the command."""
 
 import contextlib
 import dataclasses
@@ -17,16 +17,6 @@ import ntkpredict as ntp
 from sde import Curve
 
 from . import problems
-
-
-@pytest.fixture(scope="session", autouse=True)
-def tfds_folder(tmp_path_factory):
-    """TFDS writes here, in this process and its children, and never into the home folder."""
-    folder = tmp_path_factory.mktemp("tfds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(folder))
-        patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="session")
