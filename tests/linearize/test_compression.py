@@ -61,5 +61,5 @@ def test_a_model_whose_head_alone_moves_has_nothing_to_compress():
 def test_exact_features_and_bodies_that_stay_are_left_alone():
     exact = replace(model(), exact=True)
     assert compress(exact) is exact
-    empty = replace(model(), jacobian=jnp.zeros((20, 0, 0)), body_initial=jnp.zeros(0))
+    empty = replace(model(), jacobian=jnp.zeros((20, 3, 0)), body_initial=jnp.zeros(0))
     assert compress(empty) is empty
