@@ -9,9 +9,8 @@ import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")  # should a pytest plugin have imported JAX already
-jax.config.update(
-    "jax_disable_most_optimizations", True
-)  # tests wait for compilation, not for runs
+# Tests wait for compilation, not for runs.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,11 +38,14 @@ def exact(name: str, mode: Any) -> Any:
     return linearize(case.network, case.inputs, Identity(), mode=mode, checked=True)
 
 
+SKETCH = CountSketch(32)
+
+
 @cache
 def projected(mode: Any) -> Any:
-    """The tangent model of the perceptron in float32, as it is by default."""
+    """The tangent model of the perceptron in float32, projected."""
     network, x = networks.perceptron()
-    return linearize(network, x, mode=mode, checked=True)
+    return linearize(network, x, SKETCH, mode=mode, checked=True)
 
 
 def explicit_jacobian(function: Any, params: Any) -> jax.Array:
@@ -123,6 +126,16 @@ def test_projected_features_are_the_projection_of_exact_ones(
     origin = project(jax.tree.map(lambda leaf: leaf[None], params))[0]
     np.testing.assert_allclose(model.body_initial, origin, rtol=1e-6)
     assert not model.exact
+
+
+@pytest.mark.parametrize(("width", "exact"), [(8, True), (300, False)])
+def test_only_large_networks_are_projected_by_default(width: int, exact: bool) -> None:
+    network, x = networks.perceptron(width=width)
+    model = linearize(network, x[:2], mode="linear", checked=True)
+    assert model.exact == exact
+    columns = network.parameter_count if exact else CountSketch().columns
+    assert model.jacobian.shape == (2, networks.OUTPUTS, columns)
+    assert columns <= network.parameter_count
 
 
 # The models
@@ -223,7 +236,7 @@ def test_directions_may_be_a_function_of_the_model_whose_head_alone_moves() -> N
 def test_take_is_linearising_the_subset(mode: Any, index: Any) -> None:
     network, x = networks.perceptron()
     taken = projected(mode).take(index)
-    direct = linearize(network, x[index], mode=mode, checked=True)
+    direct = linearize(network, x[index], SKETCH, mode=mode, checked=True)
     assert taken.samples == direct.samples == len(x[index])
     for a, b in zip(jax.tree.leaves(taken), jax.tree.leaves(direct), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -242,6 +255,7 @@ def test_memory_bounds_the_samples_at_once_and_not_the_result(
         model = linearize(
             network,
             x,
+            SKETCH,
             mode="linear",
             memory_bytes=memory_bytes,
             checked=True,
@@ -265,7 +279,7 @@ def test_inputs_may_be_a_tree() -> None:
     split = replace(
         network, function=lambda p, i: network.function(p, jnp.concatenate([i["a"], i["b"]], 1))
     )
-    model = linearize(split, {"a": x[:, :2], "b": x[:, 2:]})
+    model = linearize(split, {"a": x[:, :2], "b": x[:, 2:]}, SKETCH)
     np.testing.assert_allclose(
         model.jacobian, projected("head_exact").jacobian, rtol=1e-5, atol=1e-6
     )
