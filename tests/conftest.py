@@ -13,6 +13,14 @@ jax.config.update("jax_platforms", "cpu")  # should a pytest plugin have importe
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """Compile as a user does, for tests whose running takes longer than their compiling."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def tfds_folder(tmp_path_factory):
     """TFDS writes here, in this process and its children, and never into the home folder."""

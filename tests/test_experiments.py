@@ -2,9 +2,12 @@ import json
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
+@pytest.mark.usefixtures("optimized")
 def test_the_default_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "default" / "run.py"))["main"]
     main(smoke=True, folder=tmp_path)
@@ -20,6 +23,7 @@ def test_every_experiment_has_the_same_skeleton():
         assert {"README.md", "run.py", "results.json", "figure.png"} <= names, folder
 
 
+@pytest.mark.usefixtures("optimized")
 def test_the_subset_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "subset" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
