@@ -92,9 +92,6 @@ class _Watch:
 
 def _check(network: Network, data: Data, plan: Plan) -> int:
     outputs = check(network, data.train[0])
-    if plan.batch_size > data.samples:
-        msg = f"batch_size: got {plan.batch_size}; expected 1..{data.samples}, the training samples"
-        raise ValueError(msg)
     for split in (data.train, data.validation):
         if split is not None:
             plan.objective.targets(split[1], outputs)

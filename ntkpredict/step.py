@@ -41,11 +41,17 @@ class TrainingStep:
         plan: the plan.
         evaluation_samples: how many samples of each split an evaluation reads at most, the same
             ones each time.
+
+    Raises:
+        ValueError: a batch larger than the data, labels that do not fit the network.
     """
 
     def __init__(
         self, network: Network, data: Data, plan: Plan, *, evaluation_samples: int = 1024
     ) -> None:
+        if plan.batch_size > data.samples:
+            msg = f"batch_size: got {plan.batch_size}; expected 1..{data.samples}, the samples"
+            raise ValueError(msg)
         outputs = jax.eval_shape(network.apply, network.params, take(data.train, slice(1))[0])
         self._network = network
         self._optimizer = plan.optimizer

@@ -83,9 +83,6 @@ def train(
     if checkpoint_every < 1:
         msg = f"checkpoint_every: got {checkpoint_every}; expected at least 1"
         raise ValueError(msg)
-    if plan.batch_size > data.samples:
-        msg = f"batch_size: got {plan.batch_size}; expected 1..{data.samples}, the training samples"
-        raise ValueError(msg)
     check(network, data.train[0])
     loop = _Loop(TrainingStep(network, data, plan), data.samples, plan, until, clock)
     if checkpoints is None:
