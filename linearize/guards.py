@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from linearize.errors import first_line
 from linearize.network import Network, merge, with_head
 from linearize.types import Inputs
 
@@ -53,7 +54,7 @@ def _output_count(network: Network, few: Inputs) -> int:
     try:
         outputs = jax.eval_shape(network.function, full, few)
     except Exception as error:
-        msg = (str(error).strip() or repr(error)).splitlines()[0]
+        msg = first_line(error, limit=None)
         if not msg.startswith(("module: ", "model: ")):
             msg = f"inputs: {network.name} does not accept shape {_shapes(few)}: {msg[:200]}"
         raise ValueError(msg) from error

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from linearize.errors import first_line
 from ntkpredict.record import write
 
 _META = "run"
@@ -103,8 +104,7 @@ class Checkpoints:
             return self._manager.restore(step, args=self._ocp.args.Composite(**items))
         except Exception as error:
             # Orbax and tensorstore raise errors of many kinds for a damaged folder.
-            reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-            raise ValueError(_unreadable(folder, reason)) from error
+            raise ValueError(_unreadable(folder, first_line(error))) from error
 
 
 def _is_key(leaf: Any) -> bool:

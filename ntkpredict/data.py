@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from linearize.errors import first_line
 from linearize.types import Inputs
 
 Labels = np.ndarray
@@ -95,7 +96,7 @@ def _load_tfds(name: str, data_dir: str | Path | None) -> Data:
             builder.download_and_prepare()
     except Exception as error:
         # TFDS raises errors of many kinds for an unknown name, no network or a missing dependency.
-        msg = f"data: 'tfds:{name}' cannot be prepared: {_first_line(error)}"
+        msg = f"data: 'tfds:{name}' cannot be prepared: {first_line(error)}"
         raise ValueError(msg) from error
     keys = builder.info.supervised_keys
     if keys is None or len(keys) != 2:
@@ -156,7 +157,7 @@ def _load_npz(path: Path) -> Data:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"data: {str(path)!r} cannot be read as a NumPy archive: {_first_line(error)}"
+        msg = f"data: {str(path)!r} cannot be read as a NumPy archive: {first_line(error)}"
         raise ValueError(msg) from error
     held_out = {"x_validation", "y_validation"}
     wanted = {"x_train", "y_train"} | (held_out if held_out & arrays.keys() else set())
@@ -209,8 +210,3 @@ def _check_alike(train: Inputs, validation: Inputs) -> None:
 
 def _shapes(leaves: Sequence[tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(f"{path} {shape}".strip() for path, shape in leaves)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or repr(error)
-    return text.splitlines()[0][:200]

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from linearize.errors import first_line
 from linearize.types import Params
 
 _STEPS = 4
@@ -30,10 +31,9 @@ def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
         plain = _updates(optimizer, start, gradients)
         rotated = _updates(optimizer, rotation @ start, gradients @ rotation.T)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         msg = (
             "optimizer: it does not run on another tree than the network's own, so it cannot be "
-            f"replayed ({first}); give one without masks by name"
+            f"replayed ({first_line(error)}); give one without masks by name"
         )
         raise ValueError(msg) from error
     distance = np.linalg.norm(plain @ rotation.T - rotated, axis=1)
