@@ -2,7 +2,7 @@
 
 from linearize.compression import compress
 from linearize.guards import check
-from linearize.kernel import Kernel, empirical_ntk, exact_ntk, spectrum
+from linearize.kernel import Kernel, empirical_ntk, exact_ntk, kernel_trace, spectrum
 from linearize.network import Head, Network
 from linearize.projection import Achlioptas, CountSketch, Identity, Projection
 from linearize.tangent import (
@@ -29,6 +29,7 @@ __all__ = [
     "compress",
     "empirical_ntk",
     "exact_ntk",
+    "kernel_trace",
     "linearize",
     "spectrum",
 ]

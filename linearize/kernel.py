@@ -45,6 +45,15 @@ def empirical_ntk(model: TangentModel) -> Kernel:
     return Kernel(body.reshape(shape) + _head_part(model), error.reshape(shape))
 
 
+def kernel_trace(model: TangentModel) -> Float[Array, ""]:
+    """The trace of Θ of a tangent model at its initial parameters, without forming Θ."""
+    trace = jnp.square(model.output_jacobian()).sum()
+    if isinstance(model, HeadExactTangent):
+        norms = jnp.square(model.features_initial).sum() + model.samples * model.bias_trains
+        trace = trace + model.kernel_initial.shape[1] * norms
+    return trace
+
+
 def exact_ntk(network: Network, samples: Inputs) -> Float[Array, "n c n c"]:
     """Θ from the explicit Jacobian of all trainable parameters: the oracle, O(N·C·D) memory."""
     jacobian = jax.jit(jax.jacrev(network.apply))(network.params, samples)

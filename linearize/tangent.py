@@ -44,6 +44,10 @@ class TangentModel(abc.ABC):
         """The outputs of all its samples at the given parameters."""
 
     @abc.abstractmethod
+    def at(self, params: Params) -> TangentModel:
+        """The same function with other initial parameters; the Jacobian stays."""
+
+    @abc.abstractmethod
     def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> TangentModel:
         """The same model on some of its samples."""
 
@@ -84,6 +88,10 @@ class LinearTangent(TangentModel):
     def __call__(self, params: Params) -> Outputs:
         """Outputs, shape (samples, outputs)."""
         return self.outputs_initial + self.jacobian @ (params["body"] - self.body_initial)
+
+    def at(self, params: Params) -> LinearTangent:
+        """The same function with other initial parameters."""
+        return replace(self, outputs_initial=self(params), body_initial=params["body"])
 
     def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> LinearTangent:
         """The same model on some of its samples."""
@@ -143,6 +151,17 @@ class HeadExactTangent(TangentModel):
         bias = params["head"].get("bias", self.bias_initial)
         moved = self.jacobian @ (params["body"] - self.body_initial)
         return self.features_initial @ kernel + moved @ (self.directions.T @ kernel) + bias
+
+    def at(self, params: Params) -> HeadExactTangent:
+        """The same function with other initial parameters."""
+        moved = self.jacobian @ (params["body"] - self.body_initial)
+        return replace(
+            self,
+            features_initial=self.features_initial + moved @ self.directions.T,
+            body_initial=params["body"],
+            kernel_initial=params["head"]["kernel"],
+            bias_initial=params["head"].get("bias", self.bias_initial),
+        )
 
     def take(self, index: Int[Array | np.ndarray, " batch"] | slice) -> HeadExactTangent:
         """The same model on some of its samples."""

@@ -59,6 +59,9 @@ class Predict(Task):
     """Training samples to look at, at most; cost grows with it."""
     mode: Literal["head_exact", "linear"] | None = None
     """Linearisation: head_exact (default where the head is known) or linear, the paper's."""
+    solver: Literal["auto", "replay", "sde", "spectral"] = "auto"
+    """Of the linearised training: replay (every step), sde (the paper's), spectral (closed form of
+    squared error) or auto."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
                 until,
                 samples=command.samples,
                 mode=command.mode,
+                solver=command.solver,
                 report=report,
             )
     if command.save is not None:

@@ -78,6 +78,13 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
             loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
             table.add_row(f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", _range(interval, ""))
     console.print(table)
+    stable = forecast.stability
+    if stable is not None:
+        console.print(
+            f"The learning rate, {stable.learning_rate:.3g}, could be {stable.margin:.2g} times as "
+            f"high before training becomes unstable; noise mass {stable.noise_mass:.2g}.",
+            style="dim",
+        )
     spent = sum(forecast.forecast_seconds.values())
     console.print(
         f"One batch takes {1e3 * forecast.cost.batch_seconds[1]:.1f} ms here, compiling "

@@ -12,9 +12,9 @@ import numpy as np
 from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
 from ntkpredict.record import to_plain, write
-from sde import Curve, Trajectory
+from sde import Curve, Stability, Trajectory
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class Forecast:
         seconds_interval: 95 %, like `steps_interval`.
         reason: why there is no number, and the loss to expect instead; None where there is one.
         trajectory: the predicted curves, one row a minibatch order.
+        stability: the largest stable learning rate and the noise of minibatches, at the start; None
+            where no rule is known for the optimizer.
         cost: what a step costs on this machine.
         network: the network's name.
         data: the data's name.
         plan: the plan in one line.
         until: the stopping rule, as `parse` reads it.
         mode: of linearisation.
+        solver: of the training of the tangent model.
         samples: how many training samples the forecast looked at.
         forecast_seconds: what the forecast itself cost, by phase.
         notes: what to keep in mind.
@@ -46,12 +49,14 @@ class Forecast:
     seconds_interval: Interval | None
     reason: str | None
     trajectory: Trajectory
+    stability: Stability | None
     cost: CostModel
     network: str
     data: str
     plan: str
     until: str
     mode: str
+    solver: str
     samples: int
     forecast_seconds: dict[str, float]
     notes: tuple[str, ...]
@@ -102,6 +107,8 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
     )
     cost = {**fields["cost"], "batch_seconds": tuple(fields["cost"]["batch_seconds"])}
     fields["cost"] = CostModel(**cost)
+    stable = fields["stability"]
+    fields["stability"] = None if stable is None else Stability(**stable)
     for name in ("steps_interval", "seconds_interval"):
         fields[name] = None if fields[name] is None else tuple(fields[name])
     fields["notes"] = tuple(fields["notes"])

@@ -14,12 +14,21 @@ from linearize.types import Progress
 from ntkpredict.cost import Clock, CostModel, measure_cost
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import predicted_steps
+from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
-from sde import Curve, Examples, Trajectory, is_rotation_equivariant
+from sde import (
+    Curve,
+    Problem,
+    SolverName,
+    Stability,
+    Trajectory,
+    choose_solver,
+    is_rotation_equivariant,
+    stability,
+)
 
 Report = Callable[[str], Progress]
 """Called with the name of a phase; returns what is called with (done, in all) as it goes on."""
@@ -33,6 +42,7 @@ def predict(
     *,
     samples: int = 512,
     mode: Mode | None = None,
+    solver: SolverName = "auto",
     projection: Projection | None = None,
     seeds: int = 8,
     report: Report | None = None,
@@ -47,10 +57,11 @@ def predict(
         until: the stopping rule; a tenth of the initial training loss where None.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
-            from the subset, see `extrapolated_replay`.
+            from the subset, see `extrapolate`.
         mode: of linearisation, see `linearize`.
+        solver: ``"replay"``, ``"sde"``, ``"spectral"`` or ``"auto"``, see `choose_solver`.
         projection: of parameter space, see `linearize`.
-        seeds: how many minibatch orders to replay.
+        seeds: how many minibatch orders to simulate.
         report: for progress bars.
         clock: seconds since some moment.
 
@@ -72,11 +83,37 @@ def predict(
     _refuse_if_met(until, TrainingStep(network, data, plan))
     watch.lap("cost of a batch")
     simulation = Simulation(network, data, plan, outputs, samples, seeds)
-    train, validation = simulation.examples(mode, projection, report("tangent features"))
+    problem = simulation.problem(mode, projection, report("tangent features"))
     watch.lap("tangent features")
-    trajectory = simulation.replay(train, validation, report("replaying training"))
-    watch.lap("replay")
-    return _assemble(network, data, plan, until, cost, trajectory, train, watch.laps)
+    stable = stability(problem, plan.max_steps)
+    watch.lap("stability")
+    solved_by = choose_solver(solver, problem, stable)
+    trajectory = simulation.solve(solved_by, problem, report("simulating training"))
+    watch.lap("simulation")
+    steps, interval = predicted_steps(trajectory, until)
+    seconds, seconds_interval = _seconds(cost, data.samples // plan.batch_size, steps, interval)
+    return Forecast(
+        steps=steps,
+        steps_interval=interval,
+        seconds=seconds,
+        seconds_interval=seconds_interval,
+        reason=None if steps is not None else _reason(trajectory, stable),
+        trajectory=trajectory,
+        stability=stable,
+        cost=cost,
+        network=network.name,
+        data=data.name,
+        plan=plan.description,
+        until=str(until),
+        mode="linear" if isinstance(problem.train.model, LinearTangent) else "head_exact",
+        solver=solved_by.name,
+        samples=problem.samples,
+        forecast_seconds=watch.laps,
+        notes=_notes(data, problem, stable),
+        versions={
+            name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
+        },
+    )
 
 
 class _Watch:
@@ -114,71 +151,47 @@ def _refuse_if_met(until: StoppingRule, step: TrainingStep) -> None:
     until.steps(point, complete=False)
 
 
-def _assemble(
-    network: Network,
-    data: Data,
-    plan: Plan,
-    until: StoppingRule,
-    cost: CostModel,
-    trajectory: Trajectory,
-    train: Examples,
-    laps: dict[str, float],
-) -> Forecast:
-    steps, interval = predicted_steps(trajectory, until)
-    seconds = seconds_interval = None
-    if steps is not None and interval is not None:
-        epoch = data.samples // plan.batch_size
-        low, high = interval
-        seconds = cost.seconds(steps, epoch)
-        seconds_interval = (
-            cost.seconds(low, epoch, quantile=0),
-            None if high is None else cost.seconds(high, epoch, quantile=2),
-        )
-    return Forecast(
-        steps=steps,
-        steps_interval=interval,
-        seconds=seconds,
-        seconds_interval=seconds_interval,
-        reason=None if steps is not None else _reason(trajectory),
-        trajectory=trajectory,
-        cost=cost,
-        network=network.name,
-        data=data.name,
-        plan=plan.description,
-        until=str(until),
-        mode="linear" if isinstance(train.model, LinearTangent) else "head_exact",
-        samples=train.model.samples,
-        forecast_seconds=laps,
-        notes=_notes(data, train),
-        versions={
-            name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
-        },
-    )
+def _seconds(
+    cost: CostModel, epoch: int, steps: float | None, interval: Interval | None
+) -> tuple[float | None, Interval | None]:
+    if steps is None or interval is None:
+        return None, None
+    low, high = interval
+    longest = None if high is None else cost.seconds(high, epoch, quantile=2)
+    return cost.seconds(steps, epoch), (cost.seconds(low, epoch, quantile=0), longest)
 
 
-def _reason(trajectory: Trajectory) -> str:
+def _reason(trajectory: Trajectory, stable: Stability | None) -> str:
     loss = trajectory.train.loss
-    budget = trajectory.steps[-1]
-    broken = ~np.isfinite(loss).all(axis=0) | (
-        np.nan_to_num(loss, nan=np.inf) > 1e3 * loss[:, :1]
-    ).any(0)
-    if broken.any():
-        step = trajectory.steps[broken.argmax()]
-        return f"diverges: the loss explodes by step {step}; lower the learning rate"
+    if trajectory.diverged.mean() > 0.5:
+        cause = "lower the learning rate"
+        if stable is not None and stable.margin < 1:
+            cause += (
+                f": {stable.learning_rate:.3g} is {1 / stable.margin:.2g} times the largest stable "
+                f"one, {stable.critical_learning_rate:.3g}"
+            )
+        elif stable is not None and stable.noise_mass > 1:
+            cause += f" or take larger batches: their noise mass is {stable.noise_mass:.2g}"
+        return f"diverges: the loss ends above its start; {cause}"
     return (
-        f"not reached within {budget} steps: expected training loss there "
+        f"not reached within {trajectory.steps[-1]} steps: expected training loss there "
         f"{np.median(loss[:, -1]):.3g}, from {loss[:, 0].mean():.3g}"
     )
 
 
-def _notes(data: Data, train: Examples) -> tuple[str, ...]:
+def _notes(data: Data, problem: Problem, stable: Stability | None) -> tuple[str, ...]:
     notes = [
         "The interval assumes a clock error of 20 % at 95 %, as published for targets near the "
         "pretraining data; far targets can take much longer.",
     ]
-    if train.model.samples < data.samples:
+    if problem.samples < data.samples:
         notes.append(
-            f"Looked at {train.model.samples:,} of {data.samples:,} training samples and "
+            f"Looked at {problem.samples:,} of {data.samples:,} training samples and "
             "extrapolated; more of them make late targets more certain."
+        )
+    if stable is not None and stable.margin < 1:
+        notes.append(
+            f"The learning rate is {1 / stable.margin:.2g} times the largest stable one; "
+            "training may oscillate or diverge."
         )
     return tuple(notes)

@@ -11,19 +11,11 @@ from linearize.tangent import Mode
 from linearize.types import Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan
-from sde import (
-    Examples,
-    Trajectory,
-    extrapolated_replay,
-    head_directions,
-    log_grid,
-    minibatch_order,
-    replay,
-)
+from sde import Examples, Problem, Solver, Trajectory, extrapolate, head_directions, log_grid
 
 
 class Simulation:
-    """The samples looked at, and the minibatch orders they are replayed in.
+    """The samples looked at, and how training on them is solved.
 
     Args:
         network: the network; it has passed `linearize.check`.
@@ -49,18 +41,12 @@ class Simulation:
             self._held_out = take(data.validation, subset_index(len(data.validation[1]), count))
         self._outputs = outputs
         self._grid = log_grid(plan.max_steps)
-        self._seeds = range(plan.seed, plan.seed + seeds)
+        self._seeds = tuple(range(plan.seed, plan.seed + seeds))
 
-    def _orders(self, samples: int, seeds: int | None = None) -> np.ndarray:
-        steps, batch_size = self._plan.max_steps, self._plan.batch_size
-        return np.stack(
-            [minibatch_order(samples, batch_size, steps, seed) for seed in self._seeds[:seeds]]
-        )
-
-    def examples(
+    def problem(
         self, mode: Mode | None, projection: Projection | None, progress: Progress
-    ) -> tuple[Examples, Examples | None]:
-        """The tangent models on the training and on the validation samples."""
+    ) -> Problem:
+        """The training of the tangent model on the samples looked at."""
         inputs, labels = self._split
         count = len(labels)
         if self._held_out is not None:
@@ -78,32 +64,21 @@ class Simulation:
         )
         every = Examples(compress(model), targets)
         validation = None if self._held_out is None else every.take(slice(count, None))
-        return every.take(slice(count)), validation
+        return self._training(every.take(slice(count)), self._seeds, validation)
 
-    def replay(
-        self, train: Examples, validation: Examples | None, progress: Progress
-    ) -> Trajectory:
+    def solve(self, solver: Solver, problem: Problem, progress: Progress) -> Trajectory:
         """The curves of training on all samples."""
-        looked_at = train.model.samples
-        parts = (self._plan.objective, self._plan.optimizer)
-        orders = self._orders(looked_at)
-        if looked_at == self._samples:
-            return replay(
-                train, *parts, orders, self._grid, validation=validation, progress=progress
-            )
-        return extrapolated_replay(
-            train,
-            self._samples,
-            *parts,
-            (orders, self._orders(looked_at // 2)),
-            self._grid,
-            validation=validation,
-            progress=progress,
-        )
+        if problem.samples == self._samples:
+            return solver.solve(problem, self._grid, progress)
+        return extrapolate(solver, problem, self._samples, self._grid, progress)
+
+    def _training(
+        self, train: Examples, seeds: tuple[int, ...], validation: Examples | None = None
+    ) -> Problem:
+        plan = self._plan
+        return Problem(train, plan.objective, plan.optimizer, plan.batch_size, seeds, validation)
 
     def _directions(self, still: Examples) -> Array:
         """The directions of feature space that the head will read, from training it alone."""
         count = max(1, 2 * (self._outputs - 1))
-        plan = self._plan
-        orders = self._orders(still.model.samples, 2)
-        return head_directions(still, plan.objective, plan.optimizer, orders, self._grid, count)
+        return head_directions(self._training(still, self._seeds[:2]), self._grid, count)

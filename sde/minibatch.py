@@ -1,7 +1,11 @@
 """The order in which training visits its samples; the simulation and real runs share it."""
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 from jaxtyping import Int
+
+Sampling: TypeAlias = Literal["epochs", "independent"]
 
 
 def epoch_order(
@@ -34,3 +38,12 @@ def minibatch_order(
     epochs = -(-steps // len(first))
     later = [epoch_order(samples, batch_size, epoch, seed) for epoch in range(1, epochs)]
     return np.concatenate([first, *later])[:steps]
+
+
+def independent_order(
+    samples: int, batch_size: int, steps: int, seed: int
+) -> Int[np.ndarray, "steps batch"]:
+    """Minibatches each drawn afresh from all samples, without replacement within a batch."""
+    random = np.random.default_rng((seed, samples))
+    batches = [random.choice(samples, batch_size, replace=False) for _ in range(steps)]
+    return np.stack(batches).astype(np.int32)

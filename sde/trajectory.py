@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Trajectory:
             return np.stack([np.interp(source, self.steps, row) for row in values])
 
         return self._reduce(stretch)
+
+    @property
+    def diverged(self) -> Bool[np.ndarray, " seeds"]:
+        """Which runs end with a training loss above that of their start, or none at all."""
+        first, last = self.train.loss[:, 0], self.train.loss[:, -1]
+        return ~(last <= first)  # true for NaN
 
     def curve(self, on: str) -> Curve:
         """`train` or `validation`, by name.

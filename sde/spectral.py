@@ -1,0 +1,294 @@
+"""Squared error mode by mode: what training is expected to do, without simulating it.
+
+A linear tangent model with squared error is a quadratic. With the eigenvectors u_j of JᵀJ, the
+eigenvalues λ_j of the kernel and h_j = λ_j/N, the coordinate z_j = u_jᵀ(θ − θ₀) has the gradient
+(h_j + w)·z_j + c_j (w is the weight decay), so that heavy ball is a linear map of (z_j, v_j).
+
+Minibatch noise keeps the mean and adds to each gradient coordinate a variance. With residuals that
+are spread evenly over samples and outputs it is (ρ/B)·2Lλ_j/(NC) less the full batch's own part,
+which closes the equations on the mean and the covariance of each mode:
+L(t) = F(t) + Σ_s K(t − s) L(s), a Volterra equation (Paquette et al., 2021), solved here in
+O(modes × steps) by carrying the modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float
+
+from linearize import LinearTangent
+from linearize.types import Progress
+from sde.descent import GradientDescent
+from sde.noise import BatchNoise
+from sde.objective import SquaredError
+from sde.problem import Problem
+from sde.rollout import Grid, rollout
+from sde.solver import (
+    NO_DESCENT,
+    Solver,
+    as_trajectory,
+    check_alike,
+    gradient_descents,
+    stack,
+    too_noisy,
+    unstack,
+)
+from sde.stability import Stability
+from sde.trajectory import Trajectory
+
+LARGEST_MASS = 0.1
+"""The noise mass up to which the expected curves hold, see `experiments/solvers`."""
+
+_RESOLVED = 1e-10
+"""Eigenvalues below this share of the largest are rounding."""
+
+
+class Modes(NamedTuple):
+    """The eigenvectors u_j of a quadratic problem and what the outputs are along them.
+
+    Attributes:
+        curvature: h_j = λ_j/N.
+        slope: the gradient of the loss along u_j at the start.
+        loss_initial: the loss at the start.
+        origin: u_jᵀθ₀, what weight decay pulls to zero.
+        readouts: J u_j on each set, the outputs that a unit of z_j adds.
+    """
+
+    curvature: Float[Any, " modes"]
+    slope: Float[Any, " modes"]
+    loss_initial: Float[Any, ""]
+    origin: Float[Any, " modes"]
+    readouts: list[Float[Any, "samples outputs modes"]]
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of each mode's position z and velocity v.
+
+    Attributes:
+        position: E z.
+        velocity: E v.
+        variance: var z.
+        covariance: cov(z, v).
+        velocity_variance: var v.
+        level: cov(z, X), with what the noise remembers, see `BatchNoise`.
+        velocity_level: cov(v, X).
+    """
+
+    position: Float[Array, " modes"]
+    velocity: Float[Array, " modes"]
+    variance: Float[Array, " modes"]
+    covariance: Float[Array, " modes"]
+    velocity_variance: Float[Array, " modes"]
+    level: Float[Array, " modes"]
+    velocity_level: Float[Array, " modes"]
+
+
+Plans = tuple[GradientDescent, BatchNoise]
+
+
+class Spectral(Solver):
+    """The expected curves of a linear tangent model with squared error, one row.
+
+    Full batches at a constant rate are solved in closed form, exactly; schedules mode by mode,
+    exactly; minibatch noise as above, which is good while the noise mass is small. The accuracy is
+    that of the expected outputs.
+    """
+
+    name = "spectral"
+
+    def obstacle(self, problem: Problem, stable: Stability | None) -> str | None:
+        """All that makes the problem another one than a quadratic, or too much noise."""
+        if stable is None:
+            return NO_DESCENT
+        return _not_quadratic(problem) or too_noisy(stable, LARGEST_MASS)
+
+    def solve(self, problem: Problem, grid: Grid, progress: Progress | None = None) -> Trajectory:
+        """The expectation; in closed form for full batches at a constant rate."""
+        (descent,) = gradient_descents([problem], int(grid[-1]))
+        if problem.batch_size < problem.samples or not _is_constant(descent.learning_rate):
+            return self.sweep([problem], grid, progress)[0]
+        modes = eigenmodes(problem)
+        positions = closed_form(modes, descent, grid)
+
+        @jax.jit
+        def read(problem: Problem, modes: Modes, positions: Array) -> Any:
+            return jax.lax.map(lambda z: _evaluate(problem, modes, z, jnp.zeros_like(z)), positions)
+
+        curves = read(problem, modes, jnp.asarray(positions))
+        return as_trajectory(grid, jax.tree.map(lambda leaf: leaf[None], curves))
+
+    def sweep(
+        self, problems: Sequence[Problem], grid: Grid, progress: Progress | None = None
+    ) -> list[Trajectory]:
+        """One compiled recursion over the steps, on one set of modes."""
+        check_alike(problems)
+        plans = stack(gradient_descents(problems, int(grid[-1])))
+        noises = stack([BatchNoise.of(problem) for problem in problems])
+
+        @jax.jit
+        def run(problem: Problem, modes: Modes, plans: Plans) -> Any:
+            outputs = problem.train.targets.shape[1]
+            zero = jnp.zeros_like(modes.slope)
+
+            def advance(moments: Moments, plan: Plans, _: Array, span: Array) -> Moments:
+                descent, noise = plan
+
+                def step(time: Array, now: Moments) -> Moments:
+                    return _step(modes, now, descent, noise, time, outputs)
+
+                return jax.lax.fori_loop(span[0], span[1], step, moments)
+
+            return rollout(
+                lambda *_: Moments(*[zero] * len(Moments._fields)),
+                advance,
+                lambda moments: _evaluate(problem, modes, moments.position, moments.variance),
+                plans,
+                jnp.zeros(1),
+                grid,
+                progress,
+            )
+
+        curves = run(problems[0], eigenmodes(problems[0]), (plans, noises))
+        return unstack(grid, curves, len(problems))
+
+
+def eigenmodes(problem: Problem) -> Modes:
+    """Diagonalise a linear tangent model with squared error; O(k²·NC + k³).
+
+    Where the initial weights have a part that no sample sees, which only weight decay moves, that
+    part is one more mode, of curvature 0.
+    """
+    model = problem.train.model
+    obstacle = _not_quadratic(problem)
+    if obstacle is not None or not isinstance(model, LinearTangent):
+        msg = f"solver: 'spectral' {obstacle}"
+        raise ValueError(msg)
+    features = np.asarray(model.jacobian, float).reshape(-1, model.jacobian.shape[-1])
+    rows, columns = features.shape
+    if columns <= rows:
+        eigenvalues, vectors = scipy.linalg.eigh(features.T @ features)
+    else:
+        eigenvalues, left = scipy.linalg.eigh(features @ features.T)
+        vectors = features.T @ left / np.sqrt(np.maximum(eigenvalues, np.finfo(float).tiny))
+    seen = eigenvalues > _RESOLVED * eigenvalues[-1]
+    vectors, eigenvalues = vectors[:, seen], eigenvalues[seen]
+    weights = np.asarray(model.body_initial, float)
+    unseen = weights - vectors @ (vectors.T @ weights)
+    norm = np.linalg.norm(unseen)
+    if norm > 1e-6 * np.linalg.norm(weights):
+        vectors = np.column_stack([vectors, unseen / norm])
+        eigenvalues = np.append(eigenvalues, 0.0)
+    residuals = np.asarray(model.outputs_initial - problem.train.targets, float).ravel()
+    return Modes(
+        curvature=jnp.asarray(eigenvalues / problem.samples),
+        slope=jnp.asarray(vectors.T @ (features.T @ residuals) / problem.samples),
+        loss_initial=jnp.asarray(residuals @ residuals / (2 * problem.samples)),
+        origin=jnp.asarray(vectors.T @ weights),
+        readouts=[
+            examples.model.output_jacobian() @ jnp.asarray(vectors) for examples in problem.sets
+        ],
+    )
+
+
+def _not_quadratic(problem: Problem) -> str | None:
+    if not isinstance(problem.train.model, LinearTangent):
+        return "needs a linear tangent model; use mode='linear', or solver='replay'"
+    if not isinstance(problem.objective, SquaredError):
+        return "needs loss='squared_error'; use solver='replay'"
+    return None
+
+
+def closed_form(
+    modes: Modes, descent: GradientDescent, grid: Grid
+) -> Float[np.ndarray, "grid modes"]:
+    """The positions of full-batch training at a constant rate: powers of a 3 × 3 matrix a mode."""
+    rate, momentum = float(descent.learning_rate[0]), float(descent.momentum)
+    decay = float(descent.weight_decay)
+    curvature = np.asarray(modes.curvature, float) + decay
+    slope = np.asarray(modes.slope, float) + decay * np.asarray(modes.origin, float)
+    # One step maps (z, v, 1) to (z − η s, m v + g, 1), s = v or, for Nesterov, g + m v.
+    gradient = np.stack([curvature, np.zeros_like(slope), slope], axis=1)
+    kept = np.broadcast_to(np.eye(3), (len(slope), 3, 3))
+    velocity = gradient + momentum * kept[:, 1]
+    moved = gradient + momentum * velocity if descent.nesterov else velocity
+    step = np.stack([kept[:, 0] - rate * moved, velocity, kept[:, 2]], axis=1)
+    state = np.zeros((len(slope), 3, 1))
+    state[:, 2] = 1
+    positions = []
+    for length in np.diff(grid, prepend=0):
+        state = np.linalg.matrix_power(step, int(length)) @ state
+        positions.append(state[:, 0, 0])
+    return np.stack(positions)
+
+
+def _step(
+    modes: Modes,
+    now: Moments,
+    descent: GradientDescent,
+    noise: BatchNoise,
+    time: Array,
+    outputs: int,
+) -> Moments:
+    """One step of training for the mean and the covariance of every mode."""
+    rate, m, nesterov = descent.learning_rate[time], descent.momentum, descent.nesterov
+    h, z = modes.curvature, now.position
+    slope = modes.slope + h * z
+    loss = modes.loss_initial + jnp.sum((modes.slope + h * z / 2) * z + h * now.variance / 2)
+    spread = jnp.maximum(2 * loss * h / outputs - slope**2 - h**2 * now.variance, 0)
+    loudness = jnp.sqrt(noise.intensity * spread)
+    # Means.
+    gradient = slope + descent.weight_decay * (z + modes.origin)
+    velocity = m * now.velocity + gradient
+    moved = velocity + nesterov * (gradient + m * velocity - velocity)
+    # A step maps (z, v) to (a z + b v + p ε, k z + m v + q ε), with the noise ε of the gradient:
+    # the loudness times an increment of X, which remembers -X/left.
+    k, ahead = h + descent.weight_decay, 1 + nesterov * m
+    a, b = 1 - rate * k * ahead, -rate * m * (1 + nesterov * (m - 1))
+    p, q = -rate * ahead * loudness, loudness
+    since = time % noise.restart
+    left = noise.period - since
+    zz, zv, vv = now.variance, now.covariance, now.velocity_variance
+    seen_z, seen_v = a * now.level + b * now.velocity_level, k * now.level + m * now.velocity_level
+    size = 1 - 1 / noise.period  # of an increment: its variance
+    kept = (since + 1 < noise.restart) * (1 - 1 / left)
+    gained = (since + 1 < noise.restart) * (left - 1) / noise.period
+    return Moments(
+        position=z - rate * moved,
+        velocity=velocity,
+        variance=a**2 * zz + 2 * a * b * zv + b**2 * vv + p**2 * size - 2 * p * seen_z / left,
+        covariance=a * k * zz
+        + (a * m + b * k) * zv
+        + b * m * vv
+        + p * q * size
+        - (p * seen_v + q * seen_z) / left,
+        velocity_variance=k**2 * zz
+        + 2 * k * m * zv
+        + m**2 * vv
+        + q**2 * size
+        - 2 * q * seen_v / left,
+        level=kept * seen_z + gained * p,
+        velocity_level=kept * seen_v + gained * q,
+    )
+
+
+def _evaluate(
+    problem: Problem, modes: Modes, position: Array, variance: Array
+) -> list[tuple[Array, Array]]:
+    """The expected loss, and the accuracy of the expected outputs, on each set."""
+    curves = []
+    for examples, readout in zip(problem.sets, modes.readouts, strict=True):
+        outputs = examples.model(examples.model.initial()) + readout @ position
+        noise = jnp.square(readout).sum((0, 1)) @ variance / (2 * readout.shape[0])
+        loss = problem.objective.loss(outputs, examples.targets).mean() + noise
+        curves.append((loss, problem.objective.accuracy(outputs, examples.targets)))
+    return curves
+
+
+def _is_constant(rates: Any) -> bool:
+    return bool(np.ptp(rates) <= 1e-5 * np.max(rates))

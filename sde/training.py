@@ -1,0 +1,94 @@
+"""The minibatch training of a tangent model, step by step.
+
+In projected coordinates the tangent model is a small differentiable model. Gradient descent with
+momentum, Nesterov, clipping, weight decay and schedules commutes with the projection, so the optax
+optimizer that will train the network runs on the small model as it is.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from linearize.types import Params, Progress
+from sde.problem import Problem
+from sde.rollout import Grid, rollout
+
+Carry: TypeAlias = tuple[Params, Any]
+Observation: TypeAlias = Callable[[Problem, Params], Any]
+
+
+def observe(
+    problem: Problem,
+    grid: Grid,
+    observation: Observation,
+    progress: Progress | None = None,
+) -> Any:
+    """Replay a problem and return any observation of the parameters on the grid.
+
+    Args:
+        problem: what is trained.
+        grid: as for `Solver.solve`.
+        observation: (problem, parameters) -> a pytree of arrays.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        What `observation` returns, with two more leading axes (seeds, grid).
+    """
+
+    @jax.jit
+    def run(problem: Problem, orders: Array) -> Any:
+        plan = jnp.zeros(1)
+        observed = train_all(
+            problem, lambda _: problem.optimizer, plan, orders, grid, observation, progress
+        )
+        return jax.tree.map(lambda leaf: leaf[0], observed)
+
+    return run(problem, problem.orders(int(grid[-1])))
+
+
+def train_all(
+    problem: Problem,
+    optimizer: Callable[[Any], optax.GradientTransformation],
+    plans: Any,
+    orders: Array,
+    grid: Grid,
+    observation: Observation,
+    progress: Progress | None,
+) -> Any:
+    """Train every plan with every order, side by side; to be traced.
+
+    Args:
+        problem: what is trained.
+        optimizer: plan -> the optimizer.
+        plans: a pytree of arrays, the plans along their leading axis.
+        orders: the samples of each minibatch, (seeds, steps, batch).
+        grid: the steps to observe.
+        observation: (problem, parameters) -> a pytree of arrays.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        What `observation` returns, with three more leading axes (plans, seeds, grid).
+    """
+    train = problem.train
+
+    def start(plan: Any, order: Array) -> Carry:  # noqa: ARG001
+        params = train.model.initial()
+        return params, optimizer(plan).init(params)
+
+    def advance(carry: Carry, plan: Any, order: Array, span: Array) -> Carry:
+        def step(i: Array, carry: Carry) -> Carry:
+            params, state = carry
+            batch = train.take(order[i])
+            gradient = jax.grad(lambda p: batch.losses(p, problem.objective).mean())(params)
+            updates, state = optimizer(plan).update(gradient, state, params)
+            return optax.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(span[0], span[1], step, carry)
+
+    return rollout(
+        start, advance, lambda carry: observation(problem, carry[0]), plans, orders, grid, progress
+    )
