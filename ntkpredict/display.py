@@ -23,6 +23,7 @@ from ntkpredict.predict import Report
 from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
 from ntkpredict.validate import FRACTIONS, Validation
+from sde import Stability
 
 
 @contextmanager
@@ -78,13 +79,8 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
             loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
             table.add_row(f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", _range(interval, ""))
     console.print(table)
-    stable = forecast.stability
-    if stable is not None:
-        console.print(
-            f"The learning rate, {stable.learning_rate:.3g}, could be {stable.margin:.2g} times as "
-            f"high before training becomes unstable; noise mass {stable.noise_mass:.2g}.",
-            style="dim",
-        )
+    if forecast.stability is not None:
+        console.print(_stability(forecast.stability), style="dim")
     spent = sum(forecast.forecast_seconds.values())
     console.print(
         f"One batch takes {1e3 * forecast.cost.batch_seconds[1]:.1f} ms here, compiling "
@@ -142,6 +138,19 @@ def _show_validation(console: Console, validation: Validation) -> None:
 def _show_task(console: Console, forecast: Forecast) -> None:
     console.print(
         f"Fine-tuning {forecast.network} on {forecast.data}: {forecast.plan}", style="dim"
+    )
+
+
+def _stability(stable: Stability) -> str:
+    limit = f"the largest stable one, about {stable.critical_learning_rate:.2g}"
+    if stable.margin < 1:
+        relation = f"is {1 / stable.margin:.2g} times {limit}"
+    else:
+        relation = f"is below {limit}"
+    noise = "" if stable.noise_mass < 1 else "; near or above 1, batches are too noisy"
+    return (
+        f"The learning rate, {stable.learning_rate:.2g}, {relation}. "
+        f"Noise mass {stable.noise_mass:.2g}{noise}."
     )
 
 

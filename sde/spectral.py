@@ -40,7 +40,7 @@ from sde.solver import (
     unstack,
 )
 from sde.stability import Stability
-from sde.trajectory import Trajectory
+from sde.trajectory import Trajectory, log_grid
 
 LARGEST_MASS = 0.1
 """The noise mass up to which the expected curves hold, see `experiments/solvers`."""
@@ -122,6 +122,23 @@ class Spectral(Solver):
 
         curves = read(problem, modes, jnp.asarray(positions))
         return as_trajectory(grid, jax.tree.map(lambda leaf: leaf[None], curves))
+
+    def steps_to(self, problem: Problem, loss: float, max_steps: int) -> int | None:
+        """The first step at which the expected training loss is at most `loss`, to the step.
+
+        Dips between the points of a `log_grid` are not seen. None where it takes more than
+        `max_steps`.
+        """
+        grid = log_grid(max_steps)
+        while True:
+            reached = self.solve(problem, grid).train.loss[0] <= loss
+            first = int(reached.argmax())
+            if not reached[first]:
+                return None
+            if first == 0 or grid[first] == grid[first - 1] + 1:
+                return int(grid[first])
+            finer = np.linspace(grid[first - 1], grid[first], 64).round().astype(int)
+            grid = np.unique(finer)
 
     def sweep(
         self, problems: Sequence[Problem], grid: Grid, progress: Progress | None = None
