@@ -5,8 +5,12 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from sklearn.utils.extmath import randomized_svd
 
 from linearize.tangent import HeadExactTangent, LinearTangent
+
+_FIRST_RANK = 512
+"""Of the randomised decomposition; doubled until the tolerance is met."""
 
 
 def compress(
@@ -14,7 +18,8 @@ def compress(
 ) -> HeadExactTangent | LinearTangent:
     """Keep the principal directions of a tangent model's projected features.
 
-    The features become G V, where V spans the leading eigenvectors of GᵀG. The kernel G Gᵀ loses at
+    The features G become G V, where V spans the leading right singular vectors of G, found by a
+    randomised decomposition (Halko et al., 2011) where few are enough. The kernel G Gᵀ loses at
     most `tolerance` of its trace, the part that training moves last, and a simulated step costs in
     proportion to the columns that are left. Exact features stay as they are.
 
@@ -30,8 +35,20 @@ def compress(
         raise ValueError(msg)
     if model.exact or model.jacobian.size == 0:
         return model
-    rows = model.jacobian.reshape(-1, model.jacobian.shape[-1])
-    values, vectors = scipy.linalg.eigh(np.asarray(rows.T @ rows))  # ascending
-    lost = np.cumsum(np.maximum(values, 0))
-    kept = jnp.asarray(vectors[:, lost > tolerance * lost[-1]])
+    rows = np.asarray(model.jacobian).reshape(-1, model.jacobian.shape[-1])
+    kept = jnp.asarray(_leading_directions(rows, tolerance))
     return replace(model, jacobian=model.jacobian @ kept, body_initial=model.body_initial @ kept)
+
+
+def _leading_directions(rows: np.ndarray, tolerance: float) -> np.ndarray:
+    """The fewest orthonormal columns V with ‖G V‖² ≥ (1 − tolerance)‖G‖² for the rows of G."""
+    total, rank = np.square(rows, dtype=float).sum(), _FIRST_RANK
+    while tolerance and 2 * rank <= min(rows.shape):  # beyond, the exact decomposition costs less
+        _, values, vectors = randomized_svd(rows, rank, n_iter=2, random_state=0)
+        captured = np.cumsum(np.square(values, dtype=float))
+        if captured[-1] >= (1 - tolerance) * total:
+            return vectors[: np.searchsorted(captured, (1 - tolerance) * total) + 1].T
+        rank *= 2
+    eigenvalues, directions = scipy.linalg.eigh(rows.T @ rows)  # ascending
+    lost = np.cumsum(np.maximum(eigenvalues, 0))
+    return directions[:, lost > tolerance * lost[-1]]

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias, get_args
 
-from sde.diffusion import Diffusion
+from sde.diffusion import Diffusion, accurate_stride
 from sde.problem import Problem
 from sde.replay import Replay
 from sde.solver import Solver
@@ -30,7 +30,8 @@ def choose_solver(name: SolverName, problem: Problem, stable: Stability | None) 
     if name not in get_args(SolverName):
         msg = f"solver: got {name!r}; expected one of {get_args(SolverName)}"
         raise ValueError(msg)
-    solvers: dict[str, Solver] = {"replay": Replay(), "sde": Diffusion(), "spectral": Spectral()}
+    diffusion = Diffusion() if stable is None else Diffusion(accurate_stride(stable))
+    solvers: dict[str, Solver] = {"replay": Replay(), "sde": diffusion, "spectral": Spectral()}
     if name == "auto":
         name = "replay" if solvers["spectral"].obstacle(problem, stable) else "spectral"
     obstacle = solvers[name].obstacle(problem, stable)

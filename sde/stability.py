@@ -22,10 +22,11 @@ class Stability:
     """How far training is from divergence; the worst of a few points along its path.
 
     Attributes:
-        learning_rate: the largest of the schedule.
+        learning_rate: η, the largest of the schedule.
+        effective_learning_rate: η/(1 − m), with which momentum follows a lasting gradient.
         critical_learning_rate: above it, full-batch training of the tangent model is unstable: a
             squared error diverges, a cross-entropy oscillates or diverges.
-        noise_mass: η·tr(Θ)/(2NBC)·(N − B)/(N − 1), with η/(1 − m) for η and C outputs. Noise adds
+        noise_mass: η·tr(Θ)/(2NBC)·(N − B)/(N − 1) at the effective rate, with C outputs. Noise adds
             about this share of the loss that a step removes: near 1, training of a squared error
             with minibatches stalls, above it diverges.
         sharpness: the largest eigenvalue of the Gauss-Newton matrix of the mean loss; for a squared
@@ -33,6 +34,7 @@ class Stability:
     """
 
     learning_rate: float
+    effective_learning_rate: float
     critical_learning_rate: float
     noise_mass: float
     sharpness: float
@@ -65,6 +67,7 @@ def stability(problem: Problem, steps: int) -> Stability | None:
     sharpest = max([at_start, *(sharpness(point) for point in points[1:])])
     return Stability(
         learning_rate=rate,
+        effective_learning_rate=rate / (1 - float(descent.momentum)),
         critical_learning_rate=step / (sharpest + decay),
         noise_mass=max(noise_mass(point, descent) for point in points),
         sharpness=sharpest,
