@@ -22,12 +22,12 @@ class Forecast:
     """How long training will take.
 
     Attributes:
-        steps: the median over the minibatch orders; None where the target is not reached.
+        steps: the median over the simulated runs; None where the target is not reached.
         steps_interval: 95 %; the upper end is None where it lies beyond the budget.
         seconds: on this machine, with compiling and a validation pass an epoch; None like `steps`.
         seconds_interval: 95 %, like `steps_interval`.
         reason: why there is no number, and the loss to expect instead; None where there is one.
-        trajectory: the predicted curves, one row a minibatch order.
+        trajectory: the predicted curves, one row a simulated run (an expectation: one row).
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
         cost: what a step costs on this machine.
@@ -75,7 +75,7 @@ class Forecast:
         """Read a forecast that `save` wrote.
 
         Raises:
-            ValueError: not a forecast, damaged, or written by a newer version.
+            ValueError: not a forecast, damaged, or written by another version.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -84,9 +84,10 @@ class Forecast:
             msg = f"path: {str(path)!r} is not a forecast ({error!r}); make one with save"
             raise ValueError(msg) from error
         if version != FORMAT:
+            newer = isinstance(version, int) and version > FORMAT
             msg = (
                 f"path: {str(path)!r} has format {version}, this version reads {FORMAT}; "
-                "upgrade ntkpredict"
+                f"{'upgrade ntkpredict' if newer else 'make the forecast again'}"
             )
             raise ValueError(msg)
         try:

@@ -29,6 +29,7 @@ from sde import (
     is_rotation_equivariant,
     stability,
 )
+from sde.choice import check_name
 
 Report = Callable[[str], Progress]
 """Called with the name of a phase; returns what is called with (done, in all) as it goes on."""
@@ -61,7 +62,8 @@ def predict(
         mode: of linearisation, see `linearize`.
         solver: ``"replay"``, ``"sde"``, ``"spectral"`` or ``"auto"``, see `choose_solver`.
         projection: of parameter space, see `linearize`.
-        seeds: how many minibatch orders to simulate.
+        seeds: how many minibatch orders to simulate; ``"spectral"`` gives their expectation alone,
+            and an interval without their noise.
         report: for progress bars.
         clock: seconds since some moment.
 
@@ -72,6 +74,7 @@ def predict(
         ValueError: bad input: the message names the argument, its value and what is allowed.
     """
     until = TargetLoss(relative=0.1) if until is None else until
+    check_name(solver)
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
         if value < least:
             msg = f"{name}: got {value}; expected at least {least}"

@@ -128,5 +128,5 @@ def _updates(
 
         return jax.lax.scan(step, optimizer.init({"body": params[:1]}), (gradients, params))[1]
 
-    arrays = (jnp.asarray(values, jnp.float32) for values in (gradients, params))
-    return np.asarray(jax.jit(jax.vmap(run))(*arrays), float)
+    with jax.enable_x64(True):  # for momentum close to 1
+        return np.asarray(jax.jit(jax.vmap(run))(gradients, params), float)

@@ -21,8 +21,9 @@ def extrapolate(
     A subset is learnt by heart too soon: losses on the samples seen come out too low, on unseen
     ones too high, both by a term in 1/m for m samples. Two sizes show it, so solve for the subset
     and its two halves and go on to N samples (Richardson extrapolation):
-    L_N = L_m + (L_m − L_{m/2})·(1 − m/N), at each step, for each curve; downwards in the logarithm,
-    so that no loss turns negative.
+    L_N = L_m + (L_m − L_{m/2})·(1 − m/N), at each step, for each curve. On unseen samples, where
+    that goes down, it does so in the logarithm; what would lower the training loss is noise and is
+    left out, and so are runs that diverge.
 
     Args:
         solver: of each of the three problems.
@@ -37,21 +38,23 @@ def extrapolate(
         solver.solve(problem.take(index), grid, part(progress, i, 3))
         for i, index in enumerate(parts)
     )
-    reach = 1 - m / samples
+    diverged = np.any([curve.diverged for curve in (whole, *halves)], axis=0)
+    reach = np.where(diverged, 0.0, 1 - m / samples)[:, None]
+    train = _onward(whole.train, [half.train for half in halves], reach)
+    upwards = Curve(np.maximum(train.loss, whole.train.loss), train.accuracy)
     validated = None
     if whole.validation is not None:
         validated = _onward(whole.validation, [half.curve("validation") for half in halves], reach)
-    return Trajectory(
-        whole.steps, _onward(whole.train, [half.train for half in halves], reach), validated
-    )
+    return Trajectory(whole.steps, upwards, validated)
 
 
-def _onward(whole: Curve, halves: list[Curve], reach: float) -> Curve:
-    loss = np.mean([half.loss for half in halves], axis=0)
+def _onward(whole: Curve, halves: list[Curve], reach: np.ndarray) -> Curve:
+    still = reach == 0  # and what is not finite must not spread
+    loss = np.where(still, whole.loss, np.mean([half.loss for half in halves], axis=0))
     accuracy = np.mean([half.accuracy for half in halves], axis=0)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        higher = whole.loss + reach * (whole.loss - loss)
-        lower = whole.loss * (whole.loss / loss) ** reach
+        higher = whole.loss + np.where(still, 0, reach * (whole.loss - loss))
+        lower = whole.loss * np.where(still, 1, whole.loss / loss) ** reach
     return Curve(
         np.where(loss > whole.loss, lower, higher),
         np.clip(whole.accuracy + reach * (whole.accuracy - accuracy), 0, 1),

@@ -48,7 +48,8 @@ class Stability:
 def stability(problem: Problem, steps: int) -> Stability | None:
     """The stability of a problem's first `steps` steps; None where no rule is known.
 
-    None is the answer for optimizers that are not a `GradientDescent`: clipping, for one.
+    None is the answer for optimizers that are not a `GradientDescent` (clipping, for one) or never
+    move, and for networks without a gradient.
     """
     descent = as_gradient_descent(problem.optimizer, steps)
     if descent is None:
@@ -56,6 +57,8 @@ def stability(problem: Problem, steps: int) -> Stability | None:
     rate = float(descent.learning_rate.max())
     step, decay = critical_step(descent), float(descent.weight_decay)
     at_start = sharpness(problem)
+    if not at_start:
+        return None
     points = [problem]
     if not (
         isinstance(problem.train.model, LinearTangent)
@@ -109,10 +112,11 @@ def sharpness(problem: Problem) -> float:
     def matvec(vector: np.ndarray) -> np.ndarray:
         return np.asarray(product(problem, np.asarray(vector, flat.dtype).reshape(-1)))
 
-    if flat.size == 1:
-        return float(matvec(np.ones(1))[0])
-    operator = LinearOperator((flat.size, flat.size), matvec=matvec, dtype=flat.dtype)
     start = np.random.default_rng(0).normal(size=flat.size).astype(flat.dtype)
+    once = matvec(start)
+    if flat.size == 1 or not once.any():
+        return float(once[0] / start[0])
+    operator = LinearOperator((flat.size, flat.size), matvec=matvec, dtype=flat.dtype)
     return float(eigsh(operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False)[0])
 
 

@@ -18,15 +18,7 @@ import ntkpredict as ntp
 from linearize import compress, linearize
 from ntkpredict.embedded import load_network
 from ntkpredict.record import to_plain, write
-from sde import (
-    Curve,
-    Examples,
-    Trajectory,
-    head_directions,
-    log_grid,
-    minibatch_order,
-    replay,
-)
+from sde import Curve, Examples, Problem, Replay, Trajectory, head_directions, log_grid
 
 HERE = Path(__file__).parent
 METHODS = ("uncorrected", "symmetric", "richardson")
@@ -72,20 +64,16 @@ def digits(config: dict[str, Any]) -> dict[str, Any]:
     plan = ntp.Plan.sgd(
         config["learning_rate"], batch_size=config["batch_size"], max_steps=config["max_steps"]
     )
-    objective, optimizer = plan.objective, plan.optimizer
     grid = log_grid(plan.max_steps)
-    targets = objective.targets(data.train[1], 10)
+    targets = plan.objective.targets(data.train[1], 10)
 
-    def order(samples: int) -> np.ndarray:
-        seeds = range(4)
-        return np.stack(
-            [minibatch_order(samples, plan.batch_size, plan.max_steps, seed) for seed in seeds]
+    def training(seen: Examples, seeds: int, unseen: Examples | None = None) -> Problem:
+        return Problem(
+            seen, plan.objective, plan.optimizer, plan.batch_size, tuple(range(seeds)), unseen
         )
 
     def losses(seen: Examples, unseen: Examples) -> tuple[np.ndarray, np.ndarray]:
-        curves = replay(
-            seen, objective, optimizer, order(seen.model.samples), grid, validation=unseen
-        )
+        curves = Replay().solve(training(seen, 4, unseen), grid)
         return curves.train.loss.mean(0), curves.validation.loss.mean(0)
 
     def steps(loss: np.ndarray) -> list[float]:
@@ -96,9 +84,7 @@ def digits(config: dict[str, Any]) -> dict[str, Any]:
     model = linearize(
         network,
         data.train[0],
-        directions=lambda still: head_directions(
-            Examples(still, targets), objective, optimizer, order(data.samples)[:2], grid, 18
-        ),
+        directions=lambda still: head_directions(training(Examples(still, targets), 2), grid, 18),
     )
     every = Examples(compress(model), targets)
     out: dict[str, Any] = {"all": steps(losses(every, every)[0]), "subsets": {}}

@@ -18,10 +18,11 @@ from linearize import (
     Network,
     empirical_ntk,
     exact_ntk,
+    kernel_trace,
     linearize,
     spectrum,
 )
-from sde import Examples, SquaredError, replay
+from sde import Examples, Problem, Replay, SquaredError
 from tests import networks
 
 MODES = ["linear", "head_exact"]
@@ -88,6 +89,45 @@ def test_fewer_directions_lower_the_kernel() -> None:
     assert np.trace(lost) > 0.01 * np.trace(whole)
 
 
+# The trace
+
+
+@pytest.mark.parametrize("projection", [Identity(), CountSketch(32)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_trace_is_that_of_the_kernel(x64: None, mode: Any, bias: bool, projection: Any) -> None:
+    network, x = networks.perceptron(bias=bias)
+    model = linearize(network, x, projection, mode=mode, checked=True)
+    expected = np.trace(square(empirical_ntk(model).value))
+    np.testing.assert_allclose(kernel_trace(model), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("trainable", ["*kernel", "head/*", "head/kernel"])
+def test_trace_leaves_frozen_parameters_out(x64: None, trainable: str) -> None:
+    given, x = networks.perceptron()
+    network = Network.from_function(given.function, given.params, head="head", trainable=trainable)
+    model = linearize(network, x, Identity(), mode="head_exact", checked=True)
+    np.testing.assert_allclose(kernel_trace(model), np.trace(square(exact_ntk(network, x))))
+
+
+def test_trace_with_fewer_directions_than_features(x64: None) -> None:
+    network, x = networks.perceptron()
+    model = linearize(network, x, Identity(), directions=jnp.eye(8)[:, :3], checked=True)
+    expected = np.trace(square(empirical_ntk(model).value))
+    np.testing.assert_allclose(kernel_trace(model), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trace_at_other_parameters_is_that_of_the_gradients_there(x64: None, mode: Any) -> None:
+    network, x = networks.perceptron()
+    model = linearize(network, x, Identity(), mode=mode, checked=True)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jnp.sin(7 * leaf), model.initial())
+    gradients = jax.tree.leaves(jax.jacrev(model)(params))
+    expected = sum(float(jnp.square(gradient).sum()) for gradient in gradients)
+    np.testing.assert_allclose(kernel_trace(model.at(params)), expected, rtol=1e-10)
+    assert abs(expected - float(kernel_trace(model))) > 0.01 * expected or mode == "linear"
+
+
 # Standard errors
 
 SEEDS, COLUMNS = 150, 256
@@ -143,7 +183,11 @@ def test_spectrum_is_that_of_the_hessian_of_squared_error() -> None:
     model, targets, values = linear_problem()
     assert (jnp.diff(values) <= 0).all()
     objective, examples = SquaredError(), Examples(model, targets)
-    hessian = jax.hessian(lambda body: examples.loss({"body": body}, objective))(model.body_initial)
+
+    def loss(body: jax.Array) -> jax.Array:
+        return examples.losses({"body": body}, objective).mean()
+
+    hessian = jax.hessian(loss)(model.body_initial)
     expected = jnp.linalg.eigvalsh(hessian)[::-1][: len(values)]
     np.testing.assert_allclose(values[: len(expected)], expected, rtol=1e-3, atol=1e-5)
 
@@ -152,11 +196,9 @@ def test_spectrum_is_that_of_the_hessian_of_squared_error() -> None:
 def test_spectrum_tells_the_stability_limit_of_gradient_descent(share: float, stable: bool) -> None:
     """Full-batch gradient descent on squared error is stable while η·λ < 2."""
     model, targets, values = linear_problem()
-    count, steps = model.samples, 400
-    orders = np.tile(np.arange(count, dtype=np.int32), (1, steps, 1))
     optimizer = optax.sgd(share * 2 / float(values[0]))
-    grid = np.arange(0, steps + 1, 10)
-    curve = replay(Examples(model, targets), SquaredError(), optimizer, orders, grid).train.loss[0]
+    problem = Problem(Examples(model, targets), SquaredError(), optimizer, model.samples)
+    curve = Replay().solve(problem, np.arange(0, 401, 10)).train.loss[0]
     if stable:
         assert (np.diff(curve) <= 1e-6).all()
         assert curve[-1] < curve[0]

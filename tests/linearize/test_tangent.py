@@ -228,6 +228,86 @@ def test_directions_may_be_a_function_of_the_model_whose_head_alone_moves() -> N
     np.testing.assert_allclose(jnp.abs(model.directions), jnp.eye(8)[:, :2], atol=1e-6)
 
 
+# The same models at other parameters
+
+
+def other(params: Any, seed: int = 0) -> Any:
+    """Parameters somewhere else."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    moved = [
+        leaf + jax.random.normal(key, leaf.shape, leaf.dtype)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+def tangent(mode: Any, directions: Any = None, trainable: Any = None) -> Any:
+    """The tangent model of the perceptron in float64."""
+    network, x = rebuilt(trainable)
+    return linearize(network, x, Identity(), mode=mode, directions=directions, checked=True)
+
+
+KINDS = {
+    "linear": lambda: tangent("linear"),
+    "head_exact": lambda: tangent("head_exact"),
+    "few_directions": lambda: tangent("head_exact", jax.random.normal(jax.random.key(5), (8, 3))),
+    "frozen_bias": lambda: tangent("head_exact", trainable="*kernel"),
+    "head_alone": lambda: tangent("head_exact", trainable="head/*"),
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def model(request: pytest.FixtureRequest, x64: None) -> Any:
+    return KINDS[request.param]()
+
+
+def test_at_other_parameters_the_function_is_the_same(model: Any) -> None:
+    params = other(model.initial())
+    moved = model.at(params)
+    assert type(moved) is type(model)
+    for seed in range(1, 4):
+        elsewhere = other(params, seed)
+        assert_same(moved(elsewhere), model(elsewhere))
+    assert_same(moved(moved.initial()), model(params))
+
+
+def test_at_other_parameters_training_begins_there_with_the_same_jacobian(model: Any) -> None:
+    params = other(model.initial())
+    moved = model.at(params)
+    assert jax.tree.structure(moved.initial()) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, moved.initial(), params)
+    np.testing.assert_array_equal(moved.jacobian, model.jacobian)
+    assert moved.samples == model.samples
+    assert moved.exact == model.exact
+
+
+def test_at_other_parameters_the_output_jacobian_is_the_gradient_there(model: Any) -> None:
+    params = other(model.initial())
+    expected = jax.jacrev(lambda body: model({**params, "body": body}))(params["body"])
+    np.testing.assert_allclose(model.at(params).output_jacobian(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_at_the_initial_parameters_nothing_changes(model: Any) -> None:
+    there_and_back = model.at(other(model.initial())).at(model.initial())
+    for same in (model.at(model.initial()), there_and_back):
+        for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(model), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_at_and_take_commute(model: Any) -> None:
+    params, index = other(model.initial()), np.array([7, 0, 3])
+    one, two = model.at(params).take(index), model.take(index).at(params)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_at_passes_through_jit(model: Any) -> None:
+    params = other(model.initial())
+    got = jax.jit(lambda m, p: m.at(p)(m.initial()))(model, params)
+    assert_same(got, model(model.initial()))
+
+
 # Samples, memory, progress
 
 

@@ -118,6 +118,8 @@ class TestResults:
         expected = ntp.predict(problems.linear(), problems.data(), plan, until)
         for field in ("steps", "steps_interval", "network", "plan", "until", "mode", "samples"):
             assert getattr(found, field) == getattr(expected, field)
+        assert found.solver == expected.solver == "replay"
+        assert found.stability == expected.stability
         np.testing.assert_array_equal(found.trajectory.train.loss, expected.trajectory.train.loss)
         assert found.data == "points"
 
@@ -128,6 +130,52 @@ class TestResults:
         assert outcome.out.startswith("Fine-tuning mlp on points: sgd, lr 0.05")
         assert "loss<=0.5x after about " in outcome.out
         assert "Note: " in outcome.out
+
+    def test_the_solver_can_be_chosen(self, command, task):
+        linear = (*task, "--mode", "linear", "--lr", "0.005", "--loss", "squared_error")
+        chosen = {
+            solver: command("predict", *linear, "--solver", solver, "--json")
+            for solver in ("auto", "replay", "sde", "spectral")
+        }
+        assert {outcome.code for outcome in chosen.values()} == {0}
+        found = {solver: outcome.result["solver"] for solver, outcome in chosen.items()}
+        assert found == {
+            "auto": "spectral",
+            "replay": "replay",
+            "sde": "sde",
+            "spectral": "spectral",
+        }
+        steps = [outcome.result["steps"] for outcome in chosen.values()]
+        assert max(steps) < 1.05 * min(steps)
+
+    def test_stability_is_shown(self, command, task):
+        outcome = command("predict", *task)
+        text = " ".join(outcome.out.split())  # lines are wrapped
+        assert "The learning rate, 0.05, is below the largest stable one, about " in text
+        assert "Noise mass 0." in text
+
+    @pytest.mark.parametrize("solver", ["auto", "replay", "spectral"])
+    def test_divergence_is_told_with_the_largest_stable_rate(self, command, task, solver):
+        outcome = command(
+            *("predict", *task, "--mode", "linear", "--loss", "squared_error", "--lr", "2"),
+            *("--momentum", 0, "--batch-size", 48, "--solver", solver),
+        )
+        assert outcome.code == 0
+        assert outcome.err == ""
+        text = " ".join(outcome.out.split())  # lines are wrapped
+        assert "No forecast: diverges: the loss ends above its start; lower the learning" in text
+        assert "2 is 3.8 times the largest stable one, 0.533" in text
+        assert "The learning rate, 2, is 3.8 times the largest stable one, about 0.53" in text
+
+    def test_too_noisy_batches_are_told_to_grow(self, command, task):
+        outcome = command(
+            *("predict", *task, "--loss", "squared_error", "--lr", 0.4, "--momentum", 0),
+            *("--batch-size", 1, "--until", "loss<=0.001x", "--max-steps", 200),
+        )
+        assert outcome.code == 0
+        text = " ".join(outcome.out.split())
+        assert "take larger batches: their noise mass is 1." in text
+        assert "batches are too noisy" in text
 
     def test_a_target_out_of_reach_is_a_result(self, command, task):
         outcome = command("predict", *task, "--until", "loss<=1e-9", "--save", "f.json")
@@ -244,6 +292,16 @@ class TestImpossible:
         source = archive(y_train=np.array(["a"] * 48))
         assert_one_line(command("train", *task, "--data", source), "labels: got shape (48,) of <U1")
 
+    def test_a_solver_that_is_wrong(self, command, task):
+        assert_one_line(
+            command("predict", *task, "--solver", "spectral"),
+            "solver: 'spectral' needs a linear tangent model; use mode='linear', or solver='replay",
+        )
+        assert_one_line(
+            command("predict", *task, "--solver", "spectral", "--mode", "linear"),
+            "solver: 'spectral' needs loss='squared_error'; use solver='replay'",
+        )
+
     def test_adamw_cannot_be_forecast(self, command, task):
         assert_one_line(
             command("predict", *task, "--optimizer", "adamw"),
@@ -307,6 +365,8 @@ class TestWrongUsage:
             ("train", "--schedule", "linear"),
             ("train", "--loss", "hinge"),
             ("train", "--samples", "3"),
+            ("predict", "--solver", "euler"),
+            ("train", "--solver", "sde"),
         ],
     )
     def test_exits_with_2(self, command, arguments):

@@ -6,7 +6,15 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict.forecast import FORMAT
-from sde import Curve
+from sde import Curve, Stability
+
+STABILITY = Stability(
+    learning_rate=0.1,
+    effective_learning_rate=1.0,
+    critical_learning_rate=0.25,
+    noise_mass=0.125,
+    sharpness=15.2,
+)
 
 
 def curve(rows):
@@ -26,14 +34,16 @@ def forecast():
             curve([[3.0, 0.1, 1 / 3], [2.9, 1e-7, 0.3]]),
             curve([[3.5, 2.0, 1.0], [3.25, 1.5, 1.25]]),
         ),
+        stability=STABILITY,
         cost=ntp.CostModel(0.5, (0.01, 0.02, 0.04), 0.125, 20),
         network="net",
         data="points",
         plan="sgd, lr 0.1, momentum 0.9, batch size 8",
         until="loss<=0.1x | validation_accuracy>=0.9",
         mode="head_exact",
+        solver="replay",
         samples=48,
-        forecast_seconds={"cost of a batch": 0.5, "replay": 1e-3},
+        forecast_seconds={"cost of a batch": 0.5, "simulation": 1e-3},
         notes=("first", "zweite ü"),
         versions={"jax": "0.10.2"},
     )
@@ -49,6 +59,10 @@ def not_reached(forecast):
         reason="not reached",
         trajectory=dataclasses.replace(forecast.trajectory, validation=None),
     )
+
+
+def without_stability(forecast):
+    return dataclasses.replace(forecast, stability=None, solver="sde")
 
 
 def open_ended(forecast):
@@ -81,8 +95,8 @@ def assert_same(found, expected):
 class TestRoundTrip:
     @pytest.mark.parametrize(
         "change",
-        [lambda forecast: forecast, not_reached, open_ended, diverging],
-        ids=["reached", "not_reached", "open_ended", "diverging"],
+        [lambda forecast: forecast, not_reached, without_stability, open_ended, diverging],
+        ids=["reached", "not_reached", "without_stability", "open_ended", "diverging"],
     )
     def test_load_returns_what_was_saved(self, forecast, tmp_path, change):
         saved = change(forecast)
@@ -104,6 +118,14 @@ class TestRoundTrip:
         assert content["format"] == FORMAT
         assert content["trajectory"]["train"]["loss"][0] == [3.0, None, None]
 
+    def test_stability_and_solver_are_in_the_file(self, forecast, tmp_path):
+        forecast.save(tmp_path / "f.json")
+        content = json.loads((tmp_path / "f.json").read_text("utf-8"))
+        assert content["format"] == FORMAT == 2
+        assert content["solver"] == "replay"
+        assert content["stability"] == dataclasses.asdict(STABILITY)
+        assert ntp.Forecast.load(tmp_path / "f.json").stability.margin == 2.5
+
     def test_the_stopping_rule_can_be_read_back(self, forecast):
         assert str(ntp.parse(forecast.until)) == forecast.until
 
@@ -118,6 +140,13 @@ class TestBadFiles:
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "format": FORMAT + 1, "unheard": "of"}))
         with refused(f"path: '{path}' has format {FORMAT + 1}, this version reads {FORMAT}; upgr"):
+            ntp.Forecast.load(path)
+
+    def test_older_format(self, path, refused):
+        content = json.loads(path.read_text())
+        del content["stability"], content["solver"]
+        path.write_text(json.dumps({**content, "format": 1}))
+        with refused(f"path: '{path}' has format 1, this version reads {FORMAT}; "):
             ntp.Forecast.load(path)
 
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
@@ -156,6 +185,10 @@ class TestBadFiles:
             ("cost", None),
             ("cost", {"batch_seconds": [1, 2, 3]}),
             ("cost", "cheap"),
+            ("stability", {}),
+            ("stability", {**dataclasses.asdict(STABILITY), "surprise": 1}),
+            ("stability", [1, 2, 3, 4, 5]),
+            ("stability", "stable"),
             ("steps_interval", 3),
             ("notes", None),
             ("surprise", 1),

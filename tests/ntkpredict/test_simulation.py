@@ -1,0 +1,117 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import ntkpredict as ntp
+from linearize import Identity
+from ntkpredict.data import subset_index
+from ntkpredict.simulation import Simulation
+from sde import Diffusion, Problem, Replay, Spectral, extrapolate, log_grid
+
+PLAN = ntp.Plan.sgd(0.02, batch_size=4, max_steps=30, loss="squared_error", seed=7)
+
+
+def silent(_done, _total):
+    """No progress bar."""
+
+
+@pytest.fixture
+def build(linear, data):
+    """A simulation and its problem."""
+
+    def build(network=linear, data=data, plan=PLAN, samples=512, seeds=3, mode="linear"):
+        simulation = Simulation(network, data, plan, 3, samples, seeds)
+        return simulation, simulation.problem(mode, Identity(), silent)
+
+    return build
+
+
+class TestProblem:
+    def test_is_that_of_the_plan(self, build):
+        _, problem = build()
+        assert isinstance(problem, Problem)
+        assert problem.objective == PLAN.objective
+        assert problem.optimizer is PLAN.optimizer
+        assert problem.batch_size == PLAN.batch_size
+        assert problem.seeds == (7, 8, 9)
+        assert problem.sampling == "epochs"
+
+    @pytest.mark.parametrize("mode", ["linear", "head_exact"])
+    def test_begins_where_the_network_is(self, build, linear, data, mode):
+        _, problem = build(mode=mode)
+        splits = (data.train, data.validation)
+        for examples, (inputs, labels) in zip(problem.sets, splits, strict=True):
+            outputs = linear.apply(linear.params, inputs)
+            np.testing.assert_allclose(
+                examples.model(examples.model.initial()), outputs, rtol=1e-5, atol=1e-6
+            )
+            np.testing.assert_array_equal(examples.targets, np.eye(3)[labels])
+
+    def test_both_sets_share_their_parameters(self, build):
+        _, problem = build(mode="head_exact")
+        train, validation = (examples.model.initial() for examples in problem.sets)
+        jax.tree.map(np.testing.assert_array_equal, train, validation)
+
+    @pytest.mark.parametrize(
+        ("asked", "batch_size", "train", "validation"),
+        [
+            (512, 4, 48, 24),  # all there are
+            (48, 4, 48, 12),
+            (24, 4, 24, 6),
+            (25, 4, 24, 6),  # an even number, so that it has halves
+            (2, 4, 16, 2),  # four batches at least
+            (2, 1, 4, 2),
+            (24, 48, 48, 6),
+            (24, 13, 48, 6),
+        ],
+    )
+    def test_looks_at_so_many_samples(self, build, data, asked, batch_size, train, validation):
+        plan = dataclasses.replace(PLAN, batch_size=batch_size)
+        _, problem = build(plan=plan, samples=asked)
+        assert problem.samples == train
+        assert problem.validation.model.samples == validation
+        labels = data.train[1][subset_index(48, train)]
+        np.testing.assert_array_equal(problem.train.targets, np.eye(3)[labels])
+
+    def test_without_validation(self, build, training_data):
+        _, problem = build(data=training_data)
+        assert problem.validation is None
+        assert problem.sets == [problem.train]
+
+
+class TestSolve:
+    @pytest.mark.parametrize("solver", [Replay(), Diffusion(), Spectral()], ids=lambda s: s.name)
+    def test_all_samples_are_solved_as_they_are(self, build, solver):
+        simulation, problem = build()
+        found = simulation.solve(solver, problem, silent)
+        expected = solver.solve(problem, log_grid(PLAN.max_steps))
+        np.testing.assert_array_equal(found.steps, log_grid(PLAN.max_steps))
+        np.testing.assert_array_equal(found.train.loss, expected.train.loss)
+        np.testing.assert_array_equal(found.validation.loss, expected.validation.loss)
+
+    @pytest.mark.parametrize("solver", [Replay(), Diffusion(), Spectral()], ids=lambda s: s.name)
+    def test_some_samples_are_extrapolated_to_all(self, build, solver):
+        simulation, problem = build(samples=24)
+        found = simulation.solve(solver, problem, silent)
+        grid = log_grid(PLAN.max_steps)
+        expected = extrapolate(solver, problem, 48, grid)
+        np.testing.assert_array_equal(found.train.loss, expected.train.loss)
+        np.testing.assert_array_equal(found.validation.loss, expected.validation.loss)
+        assert (found.train.loss != solver.solve(problem, grid).train.loss).any()
+
+    def test_replay_of_all_samples_is_the_real_run(self, build, linear, data):
+        simulation, problem = build()
+        found = simulation.solve(Replay(), problem, silent)
+        for row, seed in enumerate(problem.seeds):
+            real = ntp.train(linear, data, dataclasses.replace(PLAN, seed=seed)).trajectory
+            np.testing.assert_allclose(found.train.loss[row], real.train.loss[0], rtol=1e-4)
+
+    def test_the_problem_can_be_begun_elsewhere(self, build):
+        """From where training stands after some steps it goes on with the loss it had."""
+        simulation, problem = build()
+        params = jax.tree.map(lambda leaf: leaf + 0.1, problem.train.model.initial())
+        start = simulation.solve(Replay(), problem.at(params), silent).train.loss[:, 0]
+        losses = problem.train.losses(params, problem.objective)
+        np.testing.assert_allclose(start, losses.mean(), rtol=1e-5)
