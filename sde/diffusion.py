@@ -74,7 +74,7 @@ class Diffusion(Solver):
         stride: steps of training per step of Euler-Maruyama, at most; it may be a fraction. Weak
             order 1, strong order ½ in it.
         effective_rate: replace momentum by the rate η/(1 − m), as the paper does. Good while
-            ηλ/N ≪ (1 − m)² for all eigenvalues λ of the kernel.
+            `Stability.overshoot` is well below 1.
     """
 
     stride: float = 1.0

@@ -50,7 +50,7 @@ def _updates(
     for gradient in gradients:
         update, state = optimizer.update(unravel(jnp.asarray(gradient, jnp.float32)), state, params)
         params = optax.apply_updates(params, update)
-        updates.append(np.asarray(ravel_pytree(update)[0]))
+        updates.append(np.asarray(ravel_pytree(update)[0], float))
     return np.stack(updates)
 
 

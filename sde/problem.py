@@ -91,6 +91,6 @@ class Problem:
         draw = minibatch_order if self.sampling == "epochs" else independent_order
         return np.stack([draw(self.samples, self.batch_size, steps, seed) for seed in self.seeds])
 
-    def take(self, index: Int[Array, " subset"] | slice) -> Problem:
+    def take(self, index: Int[Array | np.ndarray, " subset"] | slice) -> Problem:
         """The same training on some of the training samples."""
         return replace(self, train=self.train.take(index))

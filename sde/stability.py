@@ -44,6 +44,14 @@ class Stability:
         """How many times the learning rate could grow; below 1 it is unstable."""
         return self.critical_learning_rate / self.learning_rate
 
+    @property
+    def overshoot(self) -> float:
+        """Momentum acts as the rate η/(1 − m), as the paper has it, while this is well below 1.
+
+        It is η·sharpness/(1 − m)²: the stiffest mode against the memory of the velocity.
+        """
+        return self.effective_learning_rate**2 * self.sharpness / self.learning_rate
+
 
 def stability(problem: Problem, steps: int) -> Stability | None:
     """The stability of a problem's first `steps` steps; None where no rule is known.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +12,11 @@ import optax
 import pytest
 
 from linearize import HeadExactTangent, Identity, linearize
-from sde import (
-    CrossEntropy,
-    Examples,
-    head_directions,
-    log_grid,
-    minibatch_order,
-    observe,
-    replay,
-)
+from sde import CrossEntropy, Examples, Problem, Replay, head_directions, log_grid, observe
 from tests import networks
 
 SAMPLES, STEPS, WIDTH = 32, 60, 16
 GRID = log_grid(STEPS)
-ORDERS = np.stack([minibatch_order(SAMPLES, 8, STEPS, seed) for seed in range(2)])
 OBJECTIVE = CrossEntropy()
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
@@ -64,12 +56,16 @@ def along(directions: jax.Array) -> Examples:
     return Examples(model, whole().targets)
 
 
+def problem(examples: Examples, optimizer: Any = OPTIMIZER) -> Problem:
+    return Problem(examples, OBJECTIVE, optimizer, 8, seeds=(0, 1))
+
+
 def loss(examples: Examples) -> np.ndarray:
-    return replay(examples, OBJECTIVE, OPTIMIZER, ORDERS, GRID).train.loss
+    return Replay().solve(problem(examples), GRID).train.loss
 
 
 def find(pilot: Examples, count: int) -> jax.Array:
-    return head_directions(pilot, OBJECTIVE, OPTIMIZER, ORDERS, GRID, count)
+    return head_directions(problem(pilot), GRID, count)
 
 
 @pytest.mark.parametrize("count", [1, 4, WIDTH, WIDTH + 5])
@@ -82,9 +78,7 @@ def test_directions_are_orthonormal_and_no_more_than_there_are(count: int) -> No
 
 def test_directions_are_the_principal_ones_of_the_kernel_along_the_path() -> None:
     """No other q directions keep more of W(t)'s squared norm."""
-    kernels = np.asarray(
-        observe(still(), OBJECTIVE, OPTIMIZER, ORDERS, GRID, lambda p, _: p["head"]["kernel"])
-    )
+    kernels = np.asarray(observe(problem(still()), GRID, lambda _, p: p["head"]["kernel"]))
     moments = np.einsum("sgdc,sgec->de", kernels, kernels)
     kept = np.trace(find(still(), 4).T @ moments @ find(still(), 4))
     assert kept == pytest.approx(np.linalg.eigvalsh(moments)[-4:].sum(), rel=1e-4)
@@ -108,5 +102,5 @@ def test_few_directions_carry_nearly_everything(pilot: object) -> None:
 
 
 def test_a_pilot_that_diverges_still_gives_directions() -> None:
-    directions = head_directions(still(), OBJECTIVE, optax.sgd(1e30), ORDERS, GRID, 4)
+    directions = head_directions(problem(still(), optax.sgd(1e30)), GRID, 4)
     np.testing.assert_allclose(directions.T @ directions, np.eye(4), atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sde import epoch_order, minibatch_order
+from sde.minibatch import independent_order
 
 
 @pytest.mark.parametrize(("samples", "batch_size"), [(12, 4), (13, 4), (7, 7), (5, 1)])
@@ -61,3 +62,37 @@ def test_batches_are_no_larger_than_the_data(batch_size: int) -> None:
         epoch_order(12, batch_size, 0, 0)
     with pytest.raises(ValueError, match=message):
         minibatch_order(12, batch_size, 5, 0)
+
+
+# Independent batches
+
+
+def test_independent_batches_hold_no_sample_twice() -> None:
+    order = independent_order(9, 4, 50, 0)
+    assert order.shape == (50, 4)
+    assert all(len(set(batch)) == 4 for batch in order)
+    assert (order.min(), order.max()) == (0, 8)
+
+
+def test_independent_batches_forget_what_came_before() -> None:
+    """Two batches of a shuffled epoch never share a sample; these share B²/N on average."""
+    order = independent_order(10, 5, 2000, 0)
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(order[::2], order[1::2], strict=True)]
+    # Hypergeometric: variance n K/N (1 - K/N) (N - n)/(N - 1).
+    assert abs(np.mean(shared) - 2.5) < 4 * (5 * 0.25 * 5 / 9 / 1000) ** 0.5
+
+
+def test_independent_batches_visit_all_samples_alike() -> None:
+    counts = np.bincount(independent_order(6, 2, 6000, 3).ravel(), minlength=6)
+    assert np.abs(counts - 2000).max() < 4.5 * (6000 / 3 * 2 / 3) ** 0.5
+
+
+def test_independent_batches_of_all_samples_are_all_samples() -> None:
+    order = independent_order(7, 7, 5, 0)
+    np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(7), (5, 1)))
+
+
+def test_independent_batches_differ_by_seed_repeat_and_grow() -> None:
+    first = independent_order(50, 10, 8, 0)
+    assert not np.array_equal(first, independent_order(50, 10, 8, 1))
+    np.testing.assert_array_equal(first, independent_order(50, 10, 20, 0)[:8])

@@ -16,14 +16,9 @@ from scipy import stats
 
 from linearize import CountSketch, HeadExactTangent, Identity, LinearTangent, Network, linearize
 from linearize.types import Params
-from sde import (
-    CrossEntropy,
-    Examples,
-    SquaredError,
-    minibatch_order,
-    observe,
-    replay,
-)
+from sde import CrossEntropy, Examples, Problem, Replay, SquaredError, minibatch_order, observe
+from sde.solver import evaluate
+from sde.training import train_all
 from tests import networks
 
 SAMPLES, HELD_OUT, BATCH, STEPS = 24, 9, 6, 40
@@ -42,6 +37,10 @@ GRID = np.array([0, 1, 2, 5, 17, 40])
 
 def orders(seeds: int = 2) -> np.ndarray:
     return np.stack([minibatch_order(SAMPLES, BATCH, STEPS, seed) for seed in range(seeds)])
+
+
+def problem(seen: Examples, objective: Any, optimizer: Any, **settings: Any) -> Problem:
+    return Problem(seen, objective, optimizer, BATCH, **({"seeds": (0, 1)} | settings))
 
 
 def samples() -> tuple[jax.Array, np.ndarray]:
@@ -104,7 +103,7 @@ def curves(network: Network, objective: Any, path: list[Params]) -> np.ndarray:
 
 def assert_equals_training(network: Network, objective: Any, optimizer: Any, mode: Any) -> None:
     seen, unseen = examples(network, objective, mode)
-    got = replay(seen, objective, optimizer, orders(), GRID, validation=unseen)
+    got = Replay().solve(problem(seen, objective, optimizer, validation=unseen), GRID)
     assert got.validation is not None
     assert got.train.loss[:, -1].mean() < 0.9 * got.train.loss[:, 0].mean()  # it trains at all
     np.testing.assert_array_equal(got.steps, GRID)
@@ -161,7 +160,8 @@ def test_parameters_are_those_of_training(x64: None) -> None:
     """With no projection, what is replayed are the weights."""
     network, objective, optimizer = linear_network(), CrossEntropy(), OPTIMIZERS["weight decay"]
     seen, _ = examples(network, objective, "linear")
-    got = observe(seen, objective, optimizer, orders(1), GRID, lambda params, _: params["body"])
+    given = problem(seen, objective, optimizer, seeds=(0,))
+    got = observe(given, GRID, lambda _, params: params["body"])
     path = train(network, objective, optimizer, orders(1)[0])
     expected = np.stack([ravel_pytree(path[step])[0] for step in GRID])
     np.testing.assert_allclose(got[0], expected, rtol=1e-9, atol=1e-12)
@@ -176,7 +176,7 @@ def perceptron_examples(mode: str) -> tuple[Examples, Examples]:
 
 
 def curve(seen: Examples, optimizer: Any, grid: np.ndarray = GRID) -> np.ndarray:
-    return replay(seen, CrossEntropy(), optimizer, orders(), grid).train.loss
+    return Replay().solve(problem(seen, CrossEntropy(), optimizer), grid).train.loss
 
 
 def rotated(model: Any) -> Any:
@@ -209,8 +209,14 @@ def test_the_order_of_samples_in_memory_changes_nothing() -> None:
     index = np.random.default_rng(0).permutation(SAMPLES)
     place = np.argsort(index).astype(np.int32)
     optimizer = OPTIMIZERS["momentum"]
-    got = replay(seen.take(index), CrossEntropy(), optimizer, place[orders()], GRID).train.loss
-    np.testing.assert_allclose(got, curve(seen, optimizer), rtol=1e-4)
+    given = problem(seen.take(index), CrossEntropy(), optimizer)
+
+    @jax.jit
+    def losses(given: Problem) -> Any:
+        arguments = (lambda _: optimizer, jnp.zeros(1), jnp.asarray(place[orders()]), GRID)
+        return train_all(given, *arguments, evaluate, None)[0][0]
+
+    np.testing.assert_allclose(losses(given)[0], curve(seen, optimizer), rtol=1e-4)
 
 
 def test_where_curves_are_looked_at_does_not_change_them() -> None:
@@ -246,11 +252,12 @@ def test_small_steps_follow_the_real_network() -> None:
 def test_validation_on_the_training_samples_is_the_training_curve() -> None:
     seen, _ = perceptron_examples("head_exact")
     optimizer = OPTIMIZERS["momentum"]
-    both = replay(seen, CrossEntropy(), optimizer, orders(), GRID, validation=seen)
+    given = problem(seen, CrossEntropy(), optimizer)
+    both = Replay().solve(replace(given, validation=seen), GRID)
     assert both.validation is not None
     np.testing.assert_array_equal(both.validation.loss, both.train.loss)
     np.testing.assert_array_equal(both.validation.accuracy, both.train.accuracy)
-    alone = replay(seen, CrossEntropy(), optimizer, orders(), GRID)
+    alone = Replay().solve(given, GRID)
     assert alone.validation is None
     np.testing.assert_allclose(alone.train.loss, both.train.loss, rtol=1e-5)
 
@@ -268,9 +275,24 @@ def test_progress_counts_the_steps() -> None:
     def progress(done: Any, total: Any) -> None:
         ticks.append((int(done), int(total)))
 
-    replay(seen, CrossEntropy(), optax.sgd(0.1), orders(), GRID, progress=progress)
+    given = problem(seen, CrossEntropy(), optax.sgd(0.1))
+    Replay().solve(given, GRID, progress)
     jax.effects_barrier()
     assert ticks == [(step, STEPS) for step in GRID]
+
+
+def test_progress_of_a_sweep_counts_the_steps_of_all_batch_sizes() -> None:
+    ticks: list[tuple[int, int]] = []
+    seen, _ = perceptron_examples("linear")
+
+    def progress(done: Any, total: Any) -> None:
+        ticks.append((int(done), int(total)))
+
+    given = problem(seen, CrossEntropy(), optax.sgd(0.1))
+    Replay().sweep([replace(given, batch_size=size) for size in (3, 6)], GRID, progress)
+    jax.effects_barrier()
+    assert [done for done, _ in ticks] == [*GRID, *(GRID + STEPS)]
+    assert {total for _, total in ticks} == {2 * STEPS}
 
 
 # Random projections
@@ -309,10 +331,10 @@ def test_error_of_projected_replay_falls_as_one_over_root_k() -> None:
         model = replace(seen.model, jacobian=jacobian, body_initial=start, exact=False)
         sketch = seen._replace(model=model)
 
-        def loss(params: Params, context: Examples) -> jax.Array:
-            return context.loss(params, objective)
+        def loss(given: Problem, params: Params) -> jax.Array:
+            return given.train.losses(params, objective).mean()
 
-        return observe(sketch, objective, optimizer, orders(1), GRID[1:], loss, sketch)[0]
+        return observe(problem(sketch, objective, optimizer, seeds=(0,)), GRID[1:], loss)[0]
 
     columns, errors = [], []
     for k in (64, 512, 4096):
@@ -323,18 +345,6 @@ def test_error_of_projected_replay_falls_as_one_over_root_k() -> None:
     assert fit.stderr < 0.06
     assert abs(fit.slope + 0.5) < 3 * fit.stderr
     assert np.mean(errors[-40:]) < 0.02
-
-
-# Errors
-
-
-def test_orders_are_long_enough_and_of_these_samples() -> None:
-    seen, _ = perceptron_examples("linear")
-    with pytest.raises(ValueError, match=r"^grid: ends at step 41; expected at most 40, as in ord"):
-        replay(seen, CrossEntropy(), optax.sgd(0.1), orders(), np.array([0, 41]))
-    few = seen.take(slice(20))
-    with pytest.raises(ValueError, match=r"^orders: got sample 23; expected 0\.\.19, those of tra"):
-        replay(few, CrossEntropy(), optax.sgd(0.1), orders(), GRID)
 
 
 def test_models_of_both_kinds_are_replayed() -> None:

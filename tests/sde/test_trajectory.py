@@ -80,6 +80,22 @@ def test_curves_by_name() -> None:
         trajectory(validation=False).curve("validation")
 
 
+# Divergence
+
+
+def test_runs_that_end_above_their_start_or_nowhere_have_diverged() -> None:
+    ends = [0.5, 1.0, 1.1, np.inf, np.nan, 0.0]
+    loss = np.array([[1.0, 3.0, end] for end in ends])
+    given = Trajectory(np.array([0, 1, 2]), Curve(loss, np.zeros_like(loss)), None)
+    assert given.diverged.tolist() == [False, False, True, True, True, False]
+
+
+def test_a_run_that_passed_through_nothing_has_diverged() -> None:
+    loss = np.array([[np.nan, 1.0], [np.inf, np.nan]])
+    given = Trajectory(np.array([0, 1]), Curve(loss, np.zeros_like(loss)), None)
+    assert given.diverged.all()
+
+
 # The clock
 
 
