@@ -29,3 +29,14 @@ def test_the_subset_experiment_runs_on_one_small_case(tmp_path):
     results = main(smoke=True, folder=tmp_path)
     assert set(results["regression"]) == {"uncorrected", "symmetric", "richardson"}
     assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.usefixtures("optimized")
+def test_the_solvers_experiment_runs_on_one_small_case(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "solvers" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    ((row,),) = results["accuracy"].values()
+    assert row["scores"]["sde"]["loss"] < 0.05
+    assert results["cost"]["spectral"]["peak_bytes"] < 2e9
+    assert results["sweep"]["largest_difference"] < 1e-4
+    assert (tmp_path / "figure.png").exists()

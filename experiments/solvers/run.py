@@ -56,7 +56,8 @@ def main(smoke: bool, folder: Path = HERE, parts: tuple[str, ...] = PARTS) -> di
     if smoke:
         config |= {"samples": 40, "masses": [0.03], "seeds": 4, "fractions": [0.9]}
         config["tasks"] = {"squared error, linear": 0.1}
-        config["cost"] |= {"samples": 40, "directions": 4, "steps": 100, "runs": ["spectral"]}
+        config["cost"] |= {"samples": 40, "directions": 4, "steps": 100}
+        config["cost"] |= {"runs": ["spectral"], "strides": []}
         config["sweep"] |= {"steps": 20, "seeds": 2, "learning_rates": [1e-3]}
     path = folder / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -171,7 +172,7 @@ def strides(config: dict[str, Any]) -> list[dict[str, Any]]:
     rows.append(
         {"solver": "replay", "stride": 1.0, "seconds": seconds, "steps": reached(real, config)}
     )
-    for stride in (4.0, 16.0, accurate_stride(stable), 64.0, 256.0):
+    for stride in sorted([*cost["strides"], accurate_stride(stable)]):
         found, seconds = timed(Diffusion(stride), base, grid)
         steps = reached(found, config)
         rows.append({"solver": "sde", "stride": stride, "seconds": seconds, "steps": steps})
@@ -328,7 +329,7 @@ def tables(results: dict[str, Any]) -> str:
         lines += ["", name, "", "| mass | " + " | ".join(methods) + " |"]
         lines.append("|" + "---|" * (1 + len(methods)))
         for row in rows:
-            cells = [cell(row["scores"][method]) for method in methods]
+            cells = [cell(row, method) for method in methods]
             lines.append(f"| {row['mass']:g} | " + " | ".join(cells) + " |")
     lines += ["", "| solver | stride | seconds | steps |", "|---|---|---|---|"]
     for row in results["stride"]:
@@ -342,11 +343,13 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", str(results["sweep"])])
 
 
-def cell(score: dict[str, Any]) -> str:
-    """The error of the loss, and of the steps to each fraction."""
+def cell(row: dict[str, Any], method: str) -> str:
+    """The error of the loss, and of the steps to each fraction that replay reached."""
+    score = row["scores"][method]
     if score["diverged"] > 0.5 or score["loss"] is None:
         return "diverges"
-    steps = " / ".join("-" if e is None else f"{100 * e:+.1f}" for e in score["steps"])
+    pairs = zip(score["steps"], row["real_steps"], strict=True)
+    steps = " / ".join("-" if None in pair else f"{100 * pair[0]:+.1f}" for pair in pairs)
     return f"{100 * score['loss']:.1f} ± {100 * score['standard_error']:.1f} ({steps})"
 
 
