@@ -75,10 +75,16 @@ def check_alike(problems: Sequence[Problem]) -> None:
         raise ValueError(msg)
     first = problems[0]
     for problem in problems[1:]:
-        for name in ("train", "objective", "seeds", "validation", "sampling"):
-            if getattr(problem, name) is not getattr(first, name):
-                msg = f"problems: their {name} differ; expected the same object in all of them"
-                raise ValueError(msg)
+        differing = [
+            name
+            for name in ("objective", "seeds", "sampling")
+            if getattr(problem, name) != getattr(first, name)
+        ]
+        if problem.train is not first.train or problem.validation is not first.validation:
+            differing.append("samples")
+        if differing:
+            msg = f"problems: they differ in {differing}; expected only optimizer and batch size to"
+            raise ValueError(msg)
 
 
 def evaluate(problem: Problem, params: Params) -> list[tuple[Array, Array]]:

@@ -5,10 +5,12 @@ eigenvalues λ_j of the kernel and h_j = λ_j/N, the coordinate z_j = u_jᵀ(θ 
 (h_j + w)·z_j + c_j (w is the weight decay), so that heavy ball is a linear map of (z_j, v_j).
 
 Minibatch noise keeps the mean and adds to each gradient coordinate a variance. With residuals that
-are spread evenly over samples and outputs it is (ρ/B)·2Lλ_j/(NC) less the full batch's own part,
-which closes the equations on the mean and the covariance of each mode:
-L(t) = F(t) + Σ_s K(t − s) L(s), a Volterra equation (Paquette et al., 2021), solved here in
-O(modes × steps) by carrying the modes.
+are spread evenly over samples and outputs it is (ρ/B)·2L·h_j/C, less the full batch's own part (one
+mode's share of many), which closes the equations on the mean and the covariance of each mode.
+Without that part they are the Volterra equation L(t) = F(t) + Σ_s K(t − 1 − s) L(s) of Paquette et
+al. (2021), with the full-batch loss F and K(n) = (ρ/B)(η²/C) Σ_j h_j² (1 − ηh_j)²ⁿ at m = 0, whose
+sum is the noise mass for small η. Carrying the modes solves it in O(modes × steps), and lets the
+noise remember what a shuffled epoch has yet to bring, see `BatchNoise`.
 """
 
 from __future__ import annotations
