@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -61,6 +62,7 @@ class GradientDescent(NamedTuple):
         return GradientDescent(rate, zero, zero, self.weight_decay)
 
 
+@lru_cache(maxsize=256)  # solvers ask again for each problem they are given
 def as_gradient_descent(
     optimizer: optax.GradientTransformation, steps: int
 ) -> GradientDescent | None:
