@@ -3,8 +3,9 @@
 from linearize.compression import compress
 from linearize.guards import check
 from linearize.kernel import Kernel, empirical_ntk, exact_ntk, kernel_trace, spectrum
+from linearize.moments import gradient_moments
 from linearize.network import Head, Network
-from linearize.projection import Achlioptas, CountSketch, Identity, Projection
+from linearize.projection import Achlioptas, CountSketch, Identity, Projection, ScaledSketch
 from linearize.tangent import (
     HeadExactTangent,
     LinearTangent,
@@ -23,12 +24,14 @@ __all__ = [
     "LinearTangent",
     "Network",
     "Projection",
+    "ScaledSketch",
     "TangentModel",
     "body_features",
     "check",
     "compress",
     "empirical_ntk",
     "exact_ntk",
+    "gradient_moments",
     "kernel_trace",
     "linearize",
     "spectrum",

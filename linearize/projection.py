@@ -1,6 +1,7 @@
 """Random projections S of parameter space, drawn from a seed one tensor at a time.
 
-Every kind is unbiased, E⟨Sa, Sb⟩ = ⟨a, b⟩; no D × k matrix is ever held and nothing is compiled.
+Every kind but `ScaledSketch` is unbiased, E⟨Sa, Sb⟩ = ⟨a, b⟩; no D × k matrix is ever held and
+nothing is compiled.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class Projection(abc.ABC):
 
     def _combine(self, parts: list[Array]) -> Array:
         return sum(parts[1:], start=parts[0])
+
+    def point(self, params: Params) -> Float[Array, " projected"]:
+        """Where parameters lie in projected space: the projection itself, where it is isometric."""
+        return self.bind(params)(jax.tree.map(lambda leaf: leaf[None], params))[0]
 
     def bind(self, params: Params) -> Project:
         """The projection of trees like `params` with one more leading axis, the rows.
@@ -148,6 +153,102 @@ class Identity(Projection):
 
     def _combine(self, parts: list[Array]) -> Array:
         return jnp.concatenate(parts, axis=1)
+
+
+class ScaledSketch(Projection):
+    """Signed sums of coordinates whose gradients are alike, for Adam and its kin.
+
+    Such an optimizer moves each coordinate by its learning rate, whatever the gradient's scale.
+    Coordinates are sorted by the second moment of their gradient and cut into bins of equal share
+    in what they move, Σ√v; each bin is summed into its own buckets, with random signs. A bucket of
+    n coordinates is scaled by √n: its gradient is then that of one parameter whose moves, by the
+    same optimizer, change the outputs as the moves of all n do (and its own place is Σ±θ/√n).
+
+    Attributes:
+        columns: k, at most; fewer where there are fewer coordinates with a gradient.
+    """
+
+    def __init__(
+        self, moments: Params, columns: int = 2048, *, bins: int = 16, seed: int = 0
+    ) -> None:
+        """Draw the buckets.
+
+        Args:
+            moments: the second moments of the gradients, a tree like the parameters. A coordinate
+                whose moment is 0 is left out.
+            columns: of the projection.
+            bins: into which coordinates are cut.
+            seed: of the buckets and the signs.
+
+        Raises:
+            ValueError: fewer columns than bins, no bin, moments that are negative or not finite.
+        """
+        _check_columns(columns)
+        if not 1 <= bins <= columns:
+            msg = f"bins: got {bins}; expected 1..{columns}, the columns"
+            raise ValueError(msg)
+        tensors = paths(moments)
+        flat = np.concatenate([np.ravel(leaf) for leaf in tensors.values()]).astype(float)
+        if not (np.isfinite(flat).all() and (flat >= 0).all()):
+            msg = "moments: got negative numbers, NaN or infinity; expected mean squared gradients"
+            raise ValueError(msg)
+        buckets, scale = _buckets(flat, columns, bins, np.random.default_rng(seed))
+        self.columns = int(buckets.max(initial=0)) + 1
+        ends = np.cumsum([leaf.size for leaf in tensors.values()])[:-1]
+        self._states = {
+            path: (jnp.asarray(bucket), jnp.asarray(factor, jnp.float32))
+            for path, bucket, factor in zip(
+                tensors, np.split(buckets, ends), np.split(scale, ends), strict=True
+            )
+        }
+
+    def dimension(self, params: Params) -> int:  # noqa: ARG002
+        """`columns`."""
+        return self.columns
+
+    def point(self, params: Params) -> Float[Array, " projected"]:
+        """Σ±θ/√n of each bucket: where weight decay pulls from."""
+        sums = self.bind(params)(jax.tree.map(lambda leaf: leaf[None], params))[0]
+        counts = sum(
+            jax.ops.segment_sum(jnp.square(jnp.sign(factor)), bucket, self.columns)
+            for bucket, factor in self._states.values()
+        )
+        return sums / jnp.maximum(counts, 1)
+
+    def _state(self, path: str, size: int) -> tuple[Array, Array]:
+        state = self._states.get(path)
+        if state is None or state[0].size != size:
+            msg = f"params: no moments of {path!r} with {size} numbers; expected a tree like theirs"
+            raise ValueError(msg)
+        return state
+
+    def _project(self, state: tuple[Array, Array], rows: Array) -> Array:
+        buckets, factors = state
+        return jax.ops.segment_sum((rows * factors).T, buckets, num_segments=self.columns).T
+
+
+def _buckets(
+    moments: np.ndarray, columns: int, bins: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bucket of each coordinate, and ±√n, or 0 where its moment is 0."""
+    buckets, factors = np.zeros(len(moments), np.int32), np.zeros(len(moments))
+    order = np.argsort(moments)[::-1][: np.count_nonzero(moments)]
+    moves = np.sqrt(moments[order])
+    shares = moves.sum() * np.arange(1, bins) / bins
+    edges = np.searchsorted(np.cumsum(moves), shares) + 1  # what completes a share belongs to it
+    first = 0
+    for members in np.split(order, edges):
+        count = min(columns // bins, len(members))
+        if not count:
+            continue
+        dealt = np.arange(len(members)) % count
+        sizes = np.bincount(dealt)
+        shuffled = random.permutation(members)
+        signs = random.choice([-1.0, 1.0], len(members))
+        buckets[shuffled] = first + dealt
+        factors[shuffled] = signs * np.sqrt(sizes[dealt])
+        first += count
+    return buckets, factors
 
 
 @partial(jax.jit, static_argnames=("columns", "block"))

@@ -188,10 +188,13 @@ Directions = (
 )
 
 
+_Project = Callable[[HeadExactTangent | None], Projection]
+
+
 def linearize(
     network: Network,
     samples: Inputs,
-    projection: Projection | None = None,
+    projection: Projection | _Project | None = None,
     *,
     mode: Mode | None = None,
     directions: Directions | None = None,
@@ -205,7 +208,8 @@ def linearize(
         network: the network; its trainable parameters are what training will move.
         samples: inputs, samples on the leading axis.
         projection: of parameter space; by default `CountSketch()`, and `Identity()` for networks
-            with no more parameters than it has columns.
+            with no more parameters than it has columns. Or a function that makes it from the model
+            in which only the head moves (None where the mode is ``"linear"``).
         mode: ``"head_exact"`` (default where the network has a trainable head) or ``"linear"``,
             the plain tangent model of the paper.
         directions: Q for ``"head_exact"``, or a function that finds it from the model in which only
@@ -225,31 +229,30 @@ def linearize(
     """
     if not checked:
         check(network, samples)
-    if projection is None:
-        small = network.parameter_count <= CountSketch.columns
-        projection = Identity() if small else CountSketch()
     exact_head = network.head is not None and network.is_trainable(network.head.kernel)
     if mode is None:
         mode = "head_exact" if exact_head else "linear"
     differentiate = partial(
-        projected_jacobian,
-        samples=samples,
-        projection=projection,
-        memory_bytes=memory_bytes,
-        progress=progress,
+        projected_jacobian, samples=samples, memory_bytes=memory_bytes, progress=progress
     )
     if mode == "linear":
-        return _linear_tangent(network, differentiate, projection)
+        return _linear_tangent(network, differentiate, _chosen(projection, network, None))
     if mode != "head_exact":
         msg = f"mode: got {mode!r}; expected 'head_exact' or 'linear'"
         raise ValueError(msg)
     if not exact_head:
         msg = f"mode: 'head_exact' needs a trainable head in {network.name}; use mode='linear'"
         raise ValueError(msg)
-    still = _still_body(network, body_features(network, samples), projection)
+    still = _still_body(network, body_features(network, samples))
     if callable(directions):
         directions = directions(still)
-    return _moving_body(network, still, _orthonormal(still, directions), differentiate)
+    return _moving_body(
+        network,
+        still,
+        _orthonormal(still, directions),
+        differentiate,
+        _chosen(projection, network, still),
+    )
 
 
 def body_features(
@@ -261,17 +264,26 @@ def body_features(
     return map_batches(partial(forward, network.params), samples, batch)
 
 
-_Differentiate = Callable[[Callable[[Params, Inputs], Outputs], Params], Jacobian]
+_Differentiate = Callable[..., Jacobian]
+
+
+def _chosen(
+    projection: Projection | _Project | None, network: Network, still: HeadExactTangent | None
+) -> Projection:
+    if projection is None:
+        small = network.parameter_count <= CountSketch.columns
+        return Identity() if small else CountSketch()
+    return projection if isinstance(projection, Projection) else projection(still)
 
 
 def _linear_tangent(
     network: Network, differentiate: _Differentiate, projection: Projection
 ) -> LinearTangent:
-    at = differentiate(network.apply, network.params)
+    at = differentiate(network.apply, network.params, projection=projection)
     return LinearTangent(at.values, at.rows, at.origin, exact=isinstance(projection, Identity))
 
 
-def _still_body(network: Network, features: Array, projection: Projection) -> HeadExactTangent:
+def _still_body(network: Network, features: Array) -> HeadExactTangent:
     """The model in which only the head moves."""
     kernel, bias = network.head_kernel(network.params), network.head_bias(network.params)
     head = network.head
@@ -283,12 +295,16 @@ def _still_body(network: Network, features: Array, projection: Projection) -> He
         kernel_initial=kernel,
         bias_initial=jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias,
         bias_trains=head is not None and head.bias is not None and network.is_trainable(head.bias),
-        exact=isinstance(projection, Identity),
+        exact=True,
     )
 
 
 def _moving_body(
-    network: Network, still: HeadExactTangent, directions: Array, differentiate: _Differentiate
+    network: Network,
+    still: HeadExactTangent,
+    directions: Array,
+    differentiate: _Differentiate,
+    projection: Projection,
 ) -> HeadExactTangent:
     body = network.body(network.params)
     if not jax.tree.leaves(body):
@@ -297,8 +313,14 @@ def _moving_body(
     def read(values: Params, inputs: Inputs) -> Array:
         return network.features(merge(values, network.params), inputs, directions)
 
-    at = differentiate(read, body)
-    return replace(still, jacobian=at.rows, directions=directions, body_initial=at.origin)
+    at = differentiate(read, body, projection=projection)
+    return replace(
+        still,
+        jacobian=at.rows,
+        directions=directions,
+        body_initial=at.origin,
+        exact=isinstance(projection, Identity),
+    )
 
 
 def _orthonormal(still: HeadExactTangent, directions: Any) -> Array:

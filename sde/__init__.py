@@ -3,8 +3,8 @@
 from sde.choice import SolverName, choose_solver
 from sde.descent import GradientDescent, as_gradient_descent
 from sde.diffusion import Diffusion
-from sde.directions import head_directions
-from sde.equivariance import is_rotation_equivariant
+from sde.directions import head_directions, head_path
+from sde.equivariance import is_coordinate_wise, is_rotation_equivariant
 from sde.extrapolate import extrapolate
 from sde.minibatch import epoch_order, minibatch_order
 from sde.objective import CrossEntropy, Objective, SquaredError
@@ -36,6 +36,8 @@ __all__ = [
     "epoch_order",
     "extrapolate",
     "head_directions",
+    "head_path",
+    "is_coordinate_wise",
     "is_rotation_equivariant",
     "log_grid",
     "minibatch_order",

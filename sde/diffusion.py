@@ -26,6 +26,7 @@ from sde.objective import CrossEntropy
 from sde.problem import Problem
 from sde.rollout import Grid, rollout
 from sde.solver import (
+    GROWING,
     NO_DESCENT,
     Solver,
     check_alike,
@@ -88,7 +89,9 @@ class Diffusion(Solver):
             raise ValueError(msg)
 
     def obstacle(self, problem: Problem, stable: Stability | None) -> str | None:
-        """An optimizer that is not gradient descent with momentum, or too much noise."""
+        """Other than gradient descent with momentum on a frozen kernel, or too much noise."""
+        if problem.growth is not None:
+            return GROWING
         if stable is None:
             return NO_DESCENT
         bounded = isinstance(problem.objective, CrossEntropy)

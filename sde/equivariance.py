@@ -1,5 +1,6 @@
-"""Whether an optimizer commutes with rotations of parameter space, as the replay needs."""
+"""What an optimizer does not tell apart: the two kinds that can be replayed on few coordinates."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,6 +10,8 @@ from linearize.errors import first_line
 from linearize.types import Params
 
 _STEPS = 4
+_PATIENCE = 16
+"""Rounds of so many steps given to an optimizer that does not move in the first."""
 
 
 def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
@@ -21,23 +24,67 @@ def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
     Raises:
         ValueError: the optimizer does not run on the tree of a tangent model (it masks by name).
     """
+    start, gradients, random = _probe()
+    rotation = np.linalg.qr(random.normal(size=(start.size, start.size)))[0]
+    plain, rotated = _both(
+        optimizer, (start, gradients), (rotation @ start, gradients @ rotation.T)
+    )
+    return _same(plain @ rotation.T, rotated, 1e-3)
+
+
+def is_coordinate_wise(optimizer: optax.GradientTransformation) -> bool:
+    """Probe an optimizer: does it treat coordinates one by one, free of their gradients' scale?
+
+    True for Adam, AdamW, RMSprop, Lion and sign descent with schedules and decoupled weight decay:
+    permuted coordinates give permuted updates, and a coordinate whose gradients are all c times as
+    large, c > 0, moves as before. False where gradients are clipped by their global norm, where ε
+    (or Adagrad's first accumulator) is as large as they are, and where nothing moves.
+
+    Raises:
+        ValueError: the optimizer does not run on the tree of a tangent model (it masks by name).
+    """
+    start, gradients, random = _probe()
+    order = random.permutation(start.size)
+    scale = 10 ** random.uniform(-1, 1, start.size)
+    plain, changed = _both(
+        optimizer, (start, gradients), (start[order], gradients[:, order] * scale)
+    )
+    return bool(plain.any()) and _same(plain[:, order], changed, 1e-2)
+
+
+def _probe() -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """Parameters, gradients of a few steps, and more randomness."""
     random = np.random.default_rng(0)
     size = len(ravel_pytree(_tree())[0])
-    rotation = np.linalg.qr(random.normal(size=(size, size)))[0]
     start = random.normal(size=size)
     # Small and large gradients, so that clipping is seen on both sides of its threshold.
     gradients = random.normal(size=(_STEPS, size)) * np.array([[0.01], [1.0], [100.0], [0.1]])
+    return start, gradients, random
+
+
+def _same(expected: np.ndarray, updates: np.ndarray, tolerance: float) -> bool:
+    distance = np.linalg.norm(expected - updates, axis=1)
+    return bool((distance <= tolerance * np.linalg.norm(expected, axis=1) + 1e-12).all())
+
+
+def _both(
+    optimizer: optax.GradientTransformation, *cases: tuple[np.ndarray, np.ndarray]
+) -> list[np.ndarray]:
+    """The updates in each case of (parameters, gradients)."""
     try:
-        plain = _updates(optimizer, start, gradients)
-        rotated = _updates(optimizer, rotation @ start, gradients @ rotation.T)
+        found = [_updates(optimizer, *case) for case in cases]
+        if any(updates.any() for updates in found):
+            return found
+        # It gathers gradients at first, or its schedule rests.
+        patient = optimizer._replace(update=jax.jit(optimizer.update))
+        rounds = [(start, np.tile(gradients, (_PATIENCE, 1))) for start, gradients in cases]
+        return [_updates(patient, *case) for case in rounds]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         msg = (
             "optimizer: it does not run on another tree than the network's own, so it cannot be "
             f"replayed ({first_line(error)}); give one without masks by name"
         )
         raise ValueError(msg) from error
-    distance = np.linalg.norm(plain @ rotation.T - rotated, axis=1)
-    return bool((distance <= 1e-3 * np.linalg.norm(plain, axis=1) + 1e-12).all())
 
 
 def _updates(

@@ -34,7 +34,7 @@ class Examples(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["train", "validation"],
+    data_fields=["train", "validation", "growth"],
     meta_fields=["objective", "optimizer", "batch_size", "seeds", "sampling"],
 )
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ class Problem:
     Attributes:
         train: the training samples.
         objective: the loss.
-        optimizer: an optax transformation that commutes with rotations of parameter space.
+        optimizer: an optax transformation that commutes with rotations of parameter space, or
+            treats coordinates one by one and the model is projected accordingly (`ScaledSketch`).
         batch_size: B, samples per step, at most those of `train`.
         seeds: of the minibatch orders or of the noise; one curve each.
         validation: the validation samples, with the same projection and directions.
         sampling: ``"epochs"``, every sample once an epoch, as training does; or
             ``"independent"``, each batch drawn afresh from all samples, as the SDE of the paper
             has it.
+        growth: factor on the body's part of the kernel at each step, see `sde.growth`; None is 1.
     """
 
     train: Examples
@@ -60,6 +62,7 @@ class Problem:
     seeds: tuple[int, ...] = (0,)
     validation: Examples | None = None
     sampling: Sampling = "epochs"
+    growth: Float[Array | np.ndarray, " steps"] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= self.samples:

@@ -1,9 +1,11 @@
 """The exact solver: replay every minibatch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
+import optax
 from jaxtyping import Array
 
 from linearize.types import Progress
@@ -12,7 +14,7 @@ from sde.problem import Problem
 from sde.rollout import Grid, part
 from sde.solver import Solver, as_trajectory, check_alike, evaluate, stack, unstack
 from sde.stability import Stability
-from sde.training import observe, train_all
+from sde.training import observe, optimizer_of, train_all
 from sde.trajectory import Trajectory
 
 
@@ -22,7 +24,7 @@ class Replay(Solver):
     name = "replay"
 
     def obstacle(self, problem: Problem, stable: Stability | None) -> str | None:  # noqa: ARG002
-        """None: it follows any optimizer that commutes with rotations, at any noise."""
+        """None: it follows any optimizer that its model is projected for, at any noise."""
         return None
 
     def solve(self, problem: Problem, grid: Grid, progress: Progress | None = None) -> Trajectory:
@@ -46,10 +48,13 @@ class Replay(Solver):
 
         @jax.jit
         def run(problem: Problem, plans: list[GradientDescent], orders: list[Array]) -> list[Any]:
+            def optimizer(plan: GradientDescent) -> optax.GradientTransformation:
+                return optimizer_of(replace(problem, optimizer=plan.transformation()))
+
             return [
                 train_all(
                     problem,
-                    GradientDescent.transformation,
+                    optimizer,
                     plans[i],
                     orders[i],
                     grid,

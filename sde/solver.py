@@ -19,6 +19,7 @@ from sde.stability import Stability
 from sde.trajectory import Curve, Trajectory
 
 NO_DESCENT = "needs gradient descent with momentum (no clipping); use solver='replay'"
+GROWING = "follows a frozen kernel only; use solver='replay'"
 
 
 class Solver(abc.ABC):
@@ -68,7 +69,7 @@ def check_alike(problems: Sequence[Problem]) -> None:
     """A sweep shares everything but optimizer and batch size.
 
     Raises:
-        ValueError: no problem, or problems of other samples, objectives or seeds.
+        ValueError: no problem, or problems of other samples, objectives, seeds or growth.
     """
     if not problems:
         msg = "problems: got none; expected at least one"
@@ -82,6 +83,8 @@ def check_alike(problems: Sequence[Problem]) -> None:
         ]
         if problem.train is not first.train or problem.validation is not first.validation:
             differing.append("samples")
+        if problem.growth is not first.growth:
+            differing.append("growth")
         if differing:
             msg = f"problems: they differ in {differing}; expected only optimizer and batch size to"
             raise ValueError(msg)
@@ -104,8 +107,11 @@ def gradient_descents(problems: Sequence[Problem], steps: int) -> list[GradientD
     """Their optimizers as numbers.
 
     Raises:
-        ValueError: an optimizer that is something else.
+        ValueError: an optimizer that is something else, or a kernel that grows.
     """
+    if any(problem.growth is not None for problem in problems):
+        msg = f"solver: {GROWING}"
+        raise ValueError(msg)
     found = [as_gradient_descent(problem.optimizer, steps) for problem in problems]
     descents = [descent for descent in found if descent is not None]
     if len(descents) < len(found):

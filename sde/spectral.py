@@ -30,6 +30,7 @@ from sde.noise import BatchNoise
 from sde.problem import Problem
 from sde.rollout import Grid, rollout
 from sde.solver import (
+    GROWING,
     NO_DESCENT,
     Solver,
     as_trajectory,
@@ -83,6 +84,8 @@ class Spectral(Solver):
 
     def obstacle(self, problem: Problem, stable: Stability | None) -> str | None:
         """All that makes the problem another one than a quadratic, or too much noise."""
+        if problem.growth is not None:
+            return GROWING
         if stable is None:
             return NO_DESCENT
         return not_quadratic(problem) or too_noisy(stable, LARGEST_MASS)

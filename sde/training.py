@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array
 
 from linearize.types import Params, Progress
+from sde.growth import grown
 from sde.problem import Problem
 from sde.rollout import Grid, rollout
 
@@ -43,11 +44,29 @@ def observe(
     def run(problem: Problem, orders: Array) -> Any:
         plan = jnp.zeros(1)
         observed = train_all(
-            problem, lambda _: problem.optimizer, plan, orders, grid, observation, progress
+            problem, lambda _: optimizer_of(problem), plan, orders, grid, observation, progress
         )
         return jax.tree.map(lambda leaf: leaf[0], observed)
 
     return run(problem, problem.orders(int(grid[-1])))
+
+
+def optimizer_of(problem: Problem) -> optax.GradientTransformation:
+    """A problem's optimizer, with the growth of the kernel in it."""
+    if problem.growth is None:
+        return problem.optimizer
+    return grown(problem.optimizer, jnp.asarray(problem.growth))
+
+
+def gradient_step(
+    problem: Problem, optimizer: optax.GradientTransformation, carry: Carry, index: Array
+) -> Carry:
+    """One step on the minibatch of these samples."""
+    params, state = carry
+    batch = problem.train.take(index)
+    gradient = jax.grad(lambda p: batch.losses(p, problem.objective).mean())(params)
+    updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def train_all(
@@ -73,19 +92,14 @@ def train_all(
     Returns:
         What `observation` returns, with three more leading axes (plans, seeds, grid).
     """
-    train = problem.train
 
     def start(plan: Any, order: Array) -> Carry:  # noqa: ARG001
-        params = train.model.initial()
+        params = problem.train.model.initial()
         return params, optimizer(plan).init(params)
 
     def advance(carry: Carry, plan: Any, order: Array, span: Array) -> Carry:
         def step(i: Array, carry: Carry) -> Carry:
-            params, state = carry
-            batch = train.take(order[i])
-            gradient = jax.grad(lambda p: batch.losses(p, problem.objective).mean())(params)
-            updates, state = optimizer(plan).update(gradient, state, params)
-            return optax.apply_updates(params, updates), state
+            return gradient_step(problem, optimizer(plan), carry, order[i])
 
         return jax.lax.fori_loop(span[0], span[1], step, carry)
 

@@ -35,6 +35,7 @@ from sde import (
     Trajectory,
     choose_solver,
     head_directions,
+    head_path,
     log_grid,
     stability,
 )
@@ -91,7 +92,7 @@ def problem(name: str, config: dict[str, Any]) -> Problem:
         x,
         mode=mode,
         directions=lambda still: head_directions(
-            training(Examples(still, targets), 2), log_grid(1000), 18
+            head_path(training(Examples(still, targets), 2), log_grid(1000)), 18
         ),
         checked=True,
     )

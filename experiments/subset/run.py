@@ -18,7 +18,16 @@ import ntkpredict as ntp
 from linearize import compress, linearize
 from ntkpredict.embedded import load_network
 from ntkpredict.record import to_plain, write
-from sde import Curve, Examples, Problem, Replay, Trajectory, head_directions, log_grid
+from sde import (
+    Curve,
+    Examples,
+    Problem,
+    Replay,
+    Trajectory,
+    head_directions,
+    head_path,
+    log_grid,
+)
 
 HERE = Path(__file__).parent
 METHODS = ("uncorrected", "symmetric", "richardson")
@@ -84,7 +93,9 @@ def digits(config: dict[str, Any]) -> dict[str, Any]:
     model = linearize(
         network,
         data.train[0],
-        directions=lambda still: head_directions(training(Examples(still, targets), 2), grid, 18),
+        directions=lambda still: head_directions(
+            head_path(training(Examples(still, targets), 2), grid), 18
+        ),
     )
     every = Examples(compress(model), targets)
     out: dict[str, Any] = {"all": steps(losses(every, every)[0]), "subsets": {}}

@@ -19,6 +19,7 @@ from linearize import (
     Identity,
     LinearTangent,
     Network,
+    ScaledSketch,
     body_features,
     linearize,
 )
@@ -226,6 +227,57 @@ def test_directions_may_be_a_function_of_the_model_whose_head_alone_moves() -> N
     expected = networks.evaluate_perceptron({**network.params, "head": params["head"]}, x)
     np.testing.assert_allclose(still(params), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(jnp.abs(model.directions), jnp.eye(8)[:, :2], atol=1e-6)
+
+
+# A projection that depends on the network
+
+
+@pytest.mark.parametrize("mode", ["linear", "head_exact"])
+def test_the_projection_may_be_found_from_the_head_alone(mode: Any) -> None:
+    seen = []
+    network, x = networks.perceptron()
+
+    def find(still: HeadExactTangent | None) -> CountSketch:
+        seen.append(still)
+        return SKETCH
+
+    model = linearize(network, x, find, mode=mode, checked=True)
+    for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(projected(mode)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    (still,) = seen
+    if mode == "linear":
+        assert still is None
+    else:
+        assert isinstance(still, HeadExactTangent)
+        assert still.jacobian.shape == (len(x), 0, 0)
+        np.testing.assert_array_equal(still.kernel_initial, network.params["head"]["kernel"])
+
+
+def test_the_projection_is_found_after_the_directions() -> None:
+    asked = []
+    network, x = networks.perceptron()
+
+    def directions(still: HeadExactTangent) -> jax.Array:
+        asked.append("directions")
+        return jnp.eye(8)[:, :2]
+
+    def projection(still: HeadExactTangent | None) -> Identity:
+        asked.append("projection")
+        return Identity()
+
+    model = linearize(network, x, projection, directions=directions, checked=True)
+    assert asked == ["directions", "projection"]
+    assert model.exact
+
+
+def test_where_weights_lie_in_a_scaled_sketch_is_their_point() -> None:
+    network, x = networks.perceptron()
+    body = network.body(network.params)
+    sketch = ScaledSketch(jax.tree.map(jnp.square, body), 16, bins=4)
+    model = linearize(network, x, sketch, checked=True)
+    np.testing.assert_array_equal(model.body_initial, sketch.point(body))
+    assert model.jacobian.shape[2] == sketch.columns
+    assert not model.exact
 
 
 # The same models at other parameters

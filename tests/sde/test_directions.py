@@ -12,7 +12,16 @@ import optax
 import pytest
 
 from linearize import HeadExactTangent, Identity, linearize
-from sde import CrossEntropy, Examples, Problem, Replay, head_directions, log_grid, observe
+from sde import (
+    CrossEntropy,
+    Examples,
+    Problem,
+    Replay,
+    head_directions,
+    head_path,
+    log_grid,
+    minibatch_order,
+)
 from tests import networks
 
 SAMPLES, STEPS, WIDTH = 32, 60, 16
@@ -65,7 +74,31 @@ def loss(examples: Examples) -> np.ndarray:
 
 
 def find(pilot: Examples, count: int) -> jax.Array:
-    return head_directions(problem(pilot), GRID, count)
+    return head_directions(head_path(problem(pilot), GRID), count)
+
+
+def test_the_path_is_that_of_the_head_trained_alone() -> None:
+    path = head_path(problem(still()), GRID)
+    assert path.shape == (2, len(GRID), WIDTH, networks.OUTPUTS)
+    features, targets = still().model.features_initial, still().targets
+    head = {"kernel": still().model.kernel_initial, "bias": still().model.bias_initial}
+    state = OPTIMIZER.init(head)
+
+    @jax.jit
+    def step(head: Any, state: Any, batch: jax.Array) -> Any:
+        def mean_loss(head: Any) -> jax.Array:
+            outputs = features[batch] @ head["kernel"] + head["bias"]
+            return OBJECTIVE.loss(outputs, targets[batch]).mean()
+
+        updates, state = OPTIMIZER.update(jax.grad(mean_loss)(head), state)
+        return optax.apply_updates(head, updates), state
+
+    kernels = [head["kernel"]]
+    for batch in minibatch_order(SAMPLES, 8, STEPS, 0):
+        head, state = step(head, state, batch)
+        kernels.append(head["kernel"])
+    np.testing.assert_allclose(path[0], jnp.stack(kernels)[GRID], rtol=1e-4, atol=1e-5)
+    assert jnp.abs(path[1, -1] - path[0, -1]).max() > 1e-3  # another order of minibatches
 
 
 @pytest.mark.parametrize("count", [1, 4, WIDTH, WIDTH + 5])
@@ -78,7 +111,7 @@ def test_directions_are_orthonormal_and_no_more_than_there_are(count: int) -> No
 
 def test_directions_are_the_principal_ones_of_the_kernel_along_the_path() -> None:
     """No other q directions keep more of W(t)'s squared norm."""
-    kernels = np.asarray(observe(problem(still()), GRID, lambda _, p: p["head"]["kernel"]))
+    kernels = np.asarray(head_path(problem(still()), GRID))
     moments = np.einsum("sgdc,sgec->de", kernels, kernels)
     kept = np.trace(find(still(), 4).T @ moments @ find(still(), 4))
     assert kept == pytest.approx(np.linalg.eigvalsh(moments)[-4:].sum(), rel=1e-4)
@@ -102,5 +135,5 @@ def test_few_directions_carry_nearly_everything(pilot: object) -> None:
 
 
 def test_a_pilot_that_diverges_still_gives_directions() -> None:
-    directions = head_directions(problem(still(), optax.sgd(1e30)), GRID, 4)
+    directions = head_directions(head_path(problem(still(), optax.sgd(1e30)), GRID), 4)
     np.testing.assert_allclose(directions.T @ directions, np.eye(4), atol=1e-5)
