@@ -8,7 +8,9 @@ from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
 from ntkpredict.stopping import (
     AnyOf,
+    Best,
     Converged,
+    EarlyStopping,
     MaxSteps,
     StoppingRule,
     TargetAccuracy,
@@ -21,11 +23,13 @@ from sde import CrossEntropy, Objective, SquaredError, Trajectory
 
 __all__ = [
     "AnyOf",
+    "Best",
     "Comparison",
     "Converged",
     "CostModel",
     "CrossEntropy",
     "Data",
+    "EarlyStopping",
     "Forecast",
     "MaxSteps",
     "Network",

@@ -33,8 +33,9 @@ class Task:
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning-rate schedule; cosine falls to 0 over the budget."""
     until: str = "loss<=0.05x"
-    """Stopping rule: loss<=0.1, loss<=0.1x (of the initial loss), accuracy>=0.9, converged<0.01 or
-    steps>=500; val_loss and val_accuracy for validation; joined by |."""
+    """Stopping rule: loss<=0.1, loss<=0.1x (of the initial loss), accuracy>=0.9, converged<0.01,
+    steps>=500, patience>=5@20 (early stopping: 5 evaluations, one every 20 steps, without a better
+    validation loss) or best_val_loss; val_loss and val_accuracy for validation; joined by |."""
     max_steps: int = 2000
     """Budget in steps."""
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
@@ -55,6 +56,9 @@ class Task:
 class Predict(Task):
     """Forecast steps and seconds, without training."""
 
+    budget: str = "0"
+    """Share of the run's cost to spend on the forecast's accuracy, such as 5%: the real weights are
+    followed along the predicted path, and the kernel grows as they show."""
     samples: int = 512
     """Training samples to look at, at most; cost grows with it."""
     mode: Literal["head_exact", "linear"] | None = None
@@ -66,7 +70,11 @@ class Predict(Task):
 
 @dataclass(frozen=True)
 class Validate(Predict):
-    """Forecast, then train for real, and show both side by side."""
+    """Forecast, then train for real, and show both side by side; or score a suite of those."""
+
+    suite: Path | None = None
+    """Folder with runs/KEY.json and forecasts/FORECASTER/KEY.json: score these forecasts instead,
+    without training. Of the other options only json and save count."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,13 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
     """
     import ntkpredict as ntp
     from ntkpredict import display
+    from ntkpredict.score import score
 
-    plan, until = _plan(command), ntp.parse(command.until)
     _check_writable(command.save)
+    if isinstance(command, Validate) and command.suite is not None:
+        _print(score(command.suite), command, console)
+        return
+    plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
     data = ntp.load_data(command.data)
     with display.progress_bars(console, quiet=command.json) as report:
@@ -131,17 +143,33 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
                 data,
                 plan,
                 until,
+                budget=_share(command.budget),
                 samples=command.samples,
                 mode=command.mode,
                 solver=command.solver,
                 report=report,
             )
+    _print(result, command, console)
+
+
+def _print(result: Any, command: Task, console: Console) -> None:
+    from ntkpredict import display
+
     if command.save is not None:
         result.save(command.save)
     if command.json:
         print(json.dumps(result.to_dict(), allow_nan=False))
     else:
         display.show(console, result)
+
+
+def _share(text: str) -> float:
+    number = text.removesuffix("%")
+    try:
+        return float(number) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        msg = f"budget: got {text!r}; expected a share of the run's cost such as 5% or 0.05"
+        raise ValueError(msg) from error
 
 
 def _check_writable(path: Path | None) -> None:

@@ -77,12 +77,12 @@ def measure_cost(
     step = TrainingStep(network, data, plan)
     order = epoch_order(data.samples, plan.batch_size, 0, plan.seed)
     start = clock()
-    state = jax.block_until_ready(step(step.initial(), order[0]))
+    state, _ = jax.block_until_ready(step(step.initial(), order[0]))
     first = clock() - start
     durations: list[float] = []
     while len(durations) < batches and (len(durations) < 3 or sum(durations) < seconds):
         start = clock()
-        state = jax.block_until_ready(step(state, order[len(durations) % len(order)]))
+        state, _ = jax.block_until_ready(step(state, order[len(durations) % len(order)]))
         durations.append(clock() - start)
         if progress is not None:
             progress(len(durations), batches)

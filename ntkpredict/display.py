@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from rich.table import Table
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.predict import Report
+from ntkpredict.refine import WeightPath
+from ntkpredict.score import Scores, Summary
 from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
 from ntkpredict.validate import FRACTIONS, Validation
@@ -48,12 +51,14 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report | None]:
         yield report
 
 
-def show(console: Console, result: Forecast | Run | Validation) -> None:
-    """Any of the three results."""
+def show(console: Console, result: Forecast | Run | Validation | Scores) -> None:
+    """Any of the results."""
     if isinstance(result, Forecast):
         _show_forecast(console, result)
     elif isinstance(result, Run):
         _show_run(console, result)
+    elif isinstance(result, Scores):
+        _show_scores(console, result)
     else:
         _show_validation(console, result)
 
@@ -81,6 +86,8 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     console.print(table)
     if forecast.stability is not None:
         console.print(_stability(forecast.stability), style="dim")
+    if forecast.path is not None:
+        console.print(_path(forecast.path), style="dim")
     spent = sum(forecast.forecast_seconds.values())
     console.print(
         f"One batch takes {1e3 * forecast.cost.batch_seconds[1]:.1f} ms here, compiling "
@@ -89,6 +96,20 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     )
     for note in forecast.notes:
         console.print(f"Note: {note}", style="dim")
+
+
+def _path(path: WeightPath) -> str:
+    if path.gap is None:
+        return (
+            "The real weights were not looked at: the budget does not pay for it once, only the "
+            "head trains, or the first steps already diverge."
+        )
+    return (
+        f"Followed the real weights to step {path.steps[-1]:,} in {len(path.steps) - 1} stretches: "
+        f"the kernel's part from the body went to {path.growth.min():.2g} and to "
+        f"{path.growth.max():.2g} times its size, and a stretch ended {100 * path.gap:.0f} % off "
+        "the loss expected there (median)."
+    )
 
 
 def _show_run(console: Console, run: Run) -> None:
@@ -133,6 +154,52 @@ def _show_validation(console: Console, validation: Validation) -> None:
         f"{run.seconds:.1f} s for {run.trained_steps:,} steps: "
         f"{validation.speedup:.2g} times as long."
     )
+
+
+def _show_scores(console: Console, scores: Scores) -> None:
+    """Tables by forecaster and split; errors are those of targets that are really reached."""
+    columns = ("count", "missed", "invented", "error", "95 %", "bias", "≤15 %", "covered", "width")
+    for forecaster in scores.rows:
+        summaries = scores.summaries(forecaster, ("split", "distance"))
+        for split in dict.fromkeys(split for split, _ in summaries):
+            title = f"[bold]{forecaster}[/], {split}"
+            table = Table("", title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+            for column in (*columns, "flagged", "faster"):
+                table.add_column(column, justify="right")
+            for (_, distance), row in ((k, v) for k, v in summaries.items() if k[0] == split):
+                table.add_row(distance, *_score_cells(row))
+            console.print(table)
+        missing = sum(row.missing for row in summaries.values())
+        diverged = sum(row.diverged for row in summaries.values())
+        told = sum(row.diverged * (row.diverged_told or 0) for row in summaries.values())
+        console.print(
+            f"{missing} targets not answered; {diverged} runs diverged, {told:.0f} foretold.\n",
+            style="dim",
+        )
+
+
+def _score_cells(row: Summary) -> tuple[str, ...]:
+    return (
+        str(row.targets),
+        _percent(row.missed),
+        _percent(row.invented),
+        _percent(row.error_median),
+        _percent(row.error_95),
+        _percent(None if row.bias is None else math.expm1(row.bias), "+"),
+        _percent(row.within_15),
+        _percent(row.coverage),
+        _times(row.width),
+        _percent(row.flagged),
+        _times(row.speedup_seconds),
+    )
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else "∞" if math.isinf(value) else f"{value:{sign}.0%}"
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else "∞" if math.isinf(value) else f"{value:.2g}x"
 
 
 def _show_task(console: Console, forecast: Forecast) -> None:

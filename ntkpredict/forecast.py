@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
 from ntkpredict.record import to_plain, write
+from ntkpredict.refine import WeightPath
 from sde import Curve, Stability, Trajectory
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class Forecast:
     Attributes:
         steps: the median over the simulated runs; None where the target is not reached.
         steps_interval: 95 %; the upper end is None where it lies beyond the budget.
+        stopping_times: steps at which training may stop, equally likely each; infinite beyond the
+            budget.
         seconds: on this machine, with compiling and a validation pass an epoch; None like `steps`.
         seconds_interval: 95 %, like `steps_interval`.
         reason: why there is no number, and the loss to expect instead; None where there is one.
         trajectory: the predicted curves, one row a simulated run (an expectation: one row).
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
+        path: the real weights along the predicted path, where there was a budget to look at them.
         cost: what a step costs on this machine.
         network: the network's name.
         data: the data's name.
@@ -45,11 +50,13 @@ class Forecast:
 
     steps: float | None
     steps_interval: Interval | None
+    stopping_times: Float[np.ndarray, " outcomes"]
     seconds: float | None
     seconds_interval: Interval | None
     reason: str | None
     trajectory: Trajectory
     stability: Stability | None
+    path: WeightPath | None
     cost: CostModel
     network: str
     data: str
@@ -61,6 +68,10 @@ class Forecast:
     forecast_seconds: dict[str, float]
     notes: tuple[str, ...]
     versions: dict[str, str]
+
+    def probability(self, steps: float) -> float:
+        """That training has stopped by then, in 0..1."""
+        return float((self.stopping_times <= steps).mean())
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; numbers that are not finite become None."""
@@ -110,6 +121,13 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
     fields["cost"] = CostModel(**cost)
     stable = fields["stability"]
     fields["stability"] = None if stable is None else Stability(**stable)
+    times = np.array(fields["stopping_times"], float)
+    fields["stopping_times"] = np.where(np.isnan(times), np.inf, times)
+    path = fields["path"]
+    if path is not None:
+        marks = {name: np.array(path[name], float) for name in ("growth", "predicted", "real")}
+        steps, spent = np.array(path["steps"], int), float(path["forward_passes"])
+        fields["path"] = WeightPath(steps, **marks, forward_passes=spent)
     for name in ("steps_interval", "seconds_interval"):
         fields[name] = None if fields[name] is None else tuple(fields[name])
     fields["notes"] = tuple(fields["notes"])

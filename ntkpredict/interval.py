@@ -1,6 +1,7 @@
 """From simulated curves to a number of steps and how sure it is."""
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from ntkpredict.stopping import StoppingRule
@@ -14,19 +15,24 @@ CLOCK_SPREAD = np.log(1.2) / stats.norm.ppf(0.975)
 20 % error at 95 % that the paper reports on targets near the pretraining data."""
 
 
+def stopping_times(trajectory: Trajectory, until: StoppingRule) -> Float[np.ndarray, " outcomes"]:
+    """Steps at which training may stop, equally likely each; infinite beyond the budget.
+
+    They span the minibatch noise between seeds and an error of the clock of the whole curve,
+    lognormal with `CLOCK_SPREAD`.
+    """
+    quantiles = (np.arange(41) + 0.5) / 41
+    factors = np.exp(CLOCK_SPREAD * stats.norm.ppf(quantiles))
+    return np.concatenate([until.steps(trajectory.slowed(factor)) for factor in factors])
+
+
 def predicted_steps(
     trajectory: Trajectory, until: StoppingRule
 ) -> tuple[float | None, Interval | None]:
-    """The median number of steps and its 95 % interval.
-
-    The interval covers the minibatch noise between seeds and an error of the clock of the whole
-    curve, lognormal with `CLOCK_SPREAD`.
-    """
+    """The median number of steps over the seeds, and the 95 % interval of `stopping_times`."""
     point = float(np.median(until.steps(trajectory)))
     if not np.isfinite(point):
         return None, None
-    quantiles = (np.arange(41) + 0.5) / 41
-    factors = np.exp(CLOCK_SPREAD * stats.norm.ppf(quantiles))
-    spread = np.concatenate([until.steps(trajectory.slowed(factor)) for factor in factors])
-    low, high = np.quantile(spread, [0.025, 0.975], method="nearest")
+    outcomes = stopping_times(trajectory, until)
+    low, high = np.quantile(outcomes, [0.025, 0.975], method="nearest")
     return point, (float(low), float(high) if np.isfinite(high) else None)

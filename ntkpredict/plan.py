@@ -114,7 +114,7 @@ class Plan:
         loss: str | Objective = "cross_entropy",
         seed: int = 0,
     ) -> Plan:
-        """AdamW with optax's defaults; it can be trained and timed, but not yet forecast.
+        """AdamW with optax's defaults but for the weight decay.
 
         Args:
             lr: learning rate, greater than 0.

@@ -14,7 +14,7 @@ from linearize.types import Progress
 from ntkpredict.cost import Clock, CostModel, measure_cost
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import Interval, predicted_steps
+from ntkpredict.interval import Interval, predicted_steps, stopping_times
 from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
@@ -22,10 +22,13 @@ from ntkpredict.stopping import StoppingRule, TargetLoss
 from sde import (
     Curve,
     Problem,
+    Replay,
+    Solver,
     SolverName,
     Stability,
     Trajectory,
     choose_solver,
+    is_coordinate_wise,
     is_rotation_equivariant,
     stability,
 )
@@ -41,6 +44,7 @@ def predict(
     plan: Plan,
     until: StoppingRule | None = None,
     *,
+    budget: float = 0.0,
     samples: int = 512,
     mode: Mode | None = None,
     solver: SolverName = "auto",
@@ -56,6 +60,9 @@ def predict(
         data: the data to fine-tune on.
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
+        budget: the share of the run's own cost, in forward passes, to spend on following the real
+            weights along the predicted path, see `follow`; 0.05 is 5 %. Beyond the 0 of one
+            linearisation, it corrects the forecast by how the kernel grows.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -75,34 +82,57 @@ def predict(
     """
     until = TargetLoss(relative=0.1) if until is None else until
     check_name(solver)
+    if budget and solver not in ("auto", "replay"):
+        msg = f"solver: {solver!r} follows a frozen kernel; with a budget use 'replay'"
+        raise ValueError(msg)
+    if budget and mode == "linear":
+        msg = "mode: 'linear' has a frozen head; with a budget use 'head_exact'"
+        raise ValueError(msg)
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
         if value < least:
             msg = f"{name}: got {value}; expected at least {least}"
             raise ValueError(msg)
+    if not 0 <= budget < np.inf:
+        msg = f"budget: got {budget}; expected a share of the run's cost, at least 0"
+        raise ValueError(msg)
+    if budget and (network.head is None or not network.is_trainable(network.head.kernel)):
+        msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
+        raise ValueError(msg)
     outputs = _check(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = _Watch(clock)
     cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
     _refuse_if_met(until, TrainingStep(network, data, plan))
     watch.lap("cost of a batch")
-    simulation = Simulation(network, data, plan, outputs, samples, seeds)
+    simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
     problem = simulation.problem(mode, projection, report("tangent features"))
     watch.lap("tangent features")
     stable = stability(problem, plan.max_steps)
     watch.lap("stability")
-    solved_by = choose_solver(solver, problem, stable)
+    solved_by: Solver = choose_solver(solver, problem, stable)
     trajectory = simulation.solve(solved_by, problem, report("simulating training"))
     watch.lap("simulation")
+    path = None
+    if budget:
+        steps, _ = predicted_steps(trajectory, until)
+        run_passes = 3 * plan.batch_size * (plan.max_steps if steps is None else steps)
+        path = simulation.follow(problem, budget * run_passes, report("following the weights"))
+        watch.lap("path of the weights")
+        problem, solved_by = simulation.grown(problem, path), Replay()
+        trajectory = simulation.solve(solved_by, problem, report("simulating again"))
+        watch.lap("second simulation")
     steps, interval = predicted_steps(trajectory, until)
     seconds, seconds_interval = _seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
         steps=steps,
         steps_interval=interval,
+        stopping_times=stopping_times(trajectory, until),
         seconds=seconds,
         seconds_interval=seconds_interval,
         reason=None if steps is not None else _reason(trajectory, stable),
         trajectory=trajectory,
         stability=stable,
+        path=path,
         cost=cost,
         network=network.name,
         data=data.name,
@@ -135,10 +165,12 @@ def _check(network: Network, data: Data, plan: Plan) -> int:
     for split in (data.train, data.validation):
         if split is not None:
             plan.objective.targets(split[1], outputs)
-    if not is_rotation_equivariant(plan.optimizer):
+    if not (is_rotation_equivariant(plan.optimizer) or is_coordinate_wise(plan.optimizer)):
         msg = (
-            f"optimizer: {plan.name} treats coordinates one by one and cannot be forecast yet; "
-            "expected sgd, with momentum, clipping by global norm, weight decay, schedules"
+            f"optimizer: {plan.name} cannot be forecast: it treats neither all directions alike, "
+            "as sgd does (momentum, clipping by global norm, weight decay, schedules), nor each "
+            "coordinate by itself and free of its scale, as adam, adamw, rmsprop and lion do "
+            "(weight decay, schedules; no clipping by global norm, a small eps)"
         )
         raise ValueError(msg)
     return outputs

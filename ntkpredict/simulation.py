@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from linearize import Network, Projection, compress, linearize
+from linearize import (
+    CountSketch,
+    HeadExactTangent,
+    Identity,
+    Network,
+    Projection,
+    ScaledSketch,
+    compress,
+    gradient_moments,
+    linearize,
+)
+from linearize.batches import map_batches
+from linearize.network import merge
 from linearize.tangent import Mode
-from linearize.types import Progress
+from linearize.types import Inputs, Params, Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan
-from sde import Examples, Problem, Solver, Trajectory, extrapolate, head_directions, log_grid
+from ntkpredict.refine import WeightPath, follow
+from ntkpredict.stopping import StoppingRule
+from sde import (
+    Examples,
+    Problem,
+    Replay,
+    Solver,
+    Trajectory,
+    extrapolate,
+    head_directions,
+    head_path,
+    is_coordinate_wise,
+    log_grid,
+)
+
+_MOMENT_BATCHES = 8
+"""Whose gradients tell how large each coordinate's are."""
 
 
 class Simulation:
@@ -25,10 +57,18 @@ class Simulation:
         samples: how many training samples to look at, at most, but four batches at least (so that
             half of them are two batches); a quarter as many for validation.
         seeds: how many minibatch orders, the plan's own first.
+        until: the stopping rule; the curves have the points that it needs.
     """
 
     def __init__(
-        self, network: Network, data: Data, plan: Plan, outputs: int, samples: int, seeds: int
+        self,
+        network: Network,
+        data: Data,
+        plan: Plan,
+        outputs: int,
+        samples: int,
+        seeds: int,
+        until: StoppingRule,
     ) -> None:
         self._network = network
         self._plan = plan
@@ -40,8 +80,9 @@ class Simulation:
             count = max(samples // 4, 2)
             self._held_out = take(data.validation, subset_index(len(data.validation[1]), count))
         self._outputs = outputs
-        self._grid = log_grid(plan.max_steps)
+        self._grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
+        self._path = jnp.zeros((1, 0, 0, 0))
 
     def problem(
         self, mode: Mode | None, projection: Projection | None, progress: Progress
@@ -53,18 +94,36 @@ class Simulation:
             inputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), inputs, self._held_out[0])
             labels = np.concatenate([labels, self._held_out[1]])
         targets = self._plan.objective.targets(labels, self._outputs)
+        scaled = is_coordinate_wise(self._plan.optimizer)
         model = linearize(
             self._network,
             inputs,
-            projection,
+            self._scaled_sketch if scaled and projection is None else projection,
             mode=mode,
             directions=lambda still: self._directions(Examples(still, targets).take(slice(count))),
             checked=True,
             progress=progress,
         )
-        every = Examples(compress(model), targets)
+        # Coordinates of a coordinate-wise optimizer must not be mixed.
+        every = Examples(model if scaled else compress(model), targets)
         validation = None if self._held_out is None else every.take(slice(count, None))
         return self._training(every.take(slice(count)), self._seeds, validation)
+
+    def follow(self, problem: Problem, budget: float, progress: Progress) -> WeightPath:
+        """The real weights along the predicted path, for a budget in forward passes."""
+        steps = self._plan.max_steps
+        return follow(self._network, problem, self._split[0], steps, budget, progress=progress)
+
+    def grown(self, problem: Problem, path: WeightPath) -> Problem:
+        """The same training with the growth of the kernel that the path has shown."""
+        steps = self._plan.max_steps
+        growth = path.factors(np.ones(steps))
+        if path.steps[-1] < steps and path.gap is not None:  # what follows depends on the loss
+            for _ in range(3):
+                alone = replace(problem, seeds=self._seeds[:1], validation=None, growth=growth)
+                loss = Replay().solve(alone, self._grid).train.loss[0]
+                growth = path.factors(np.interp(np.arange(steps), self._grid, loss))
+        return replace(problem, growth=growth)
 
     def solve(self, solver: Solver, problem: Problem, progress: Progress) -> Trajectory:
         """The curves of training on all samples."""
@@ -80,5 +139,41 @@ class Simulation:
 
     def _directions(self, still: Examples) -> Array:
         """The directions of feature space that the head will read, from training it alone."""
-        count = max(1, 2 * (self._outputs - 1))
-        return head_directions(self._training(still, self._seeds[:2]), self._grid, count)
+        self._path = head_path(self._training(still, self._seeds[:2]), self._grid)
+        return head_directions(self._path, max(1, 2 * (self._outputs - 1)))
+
+    def _scaled_sketch(self, still: HeadExactTangent | None) -> Projection:
+        """Of the body's coordinates, by how large their gradients are while the head trains."""
+        network, size = self._network, self._plan.batch_size
+        inputs, labels = take(self._split, slice(_MOMENT_BATCHES * size))
+        targets = self._plan.objective.targets(labels, self._outputs)
+        if still is None:
+            outputs = map_batches(partial(network.apply, network.params), inputs, size)
+            cotangents = self._residuals(outputs, targets)
+            moments = gradient_moments(
+                network.apply, network.params, inputs, cotangents, batch=size
+            )
+            return _sketch(moments)
+        # One moment of the head's training for each minibatch.
+        times = np.linspace(0, len(self._grid) - 1, _MOMENT_BATCHES).astype(int)
+        kernels = self._path[0, times.repeat(size)[: len(labels)]]
+        features = still.features_initial[: len(labels)]
+        outputs = jnp.einsum("nf,nfc->nc", features, kernels) + still.bias_initial
+        cotangents = jnp.einsum("nfc,nc->nf", kernels, self._residuals(outputs, targets))
+        basis, body = jnp.eye(features.shape[1]), network.body(network.params)
+
+        def read(values: Params, inputs: Inputs) -> Array:
+            return network.features(merge(values, network.params), inputs, basis)
+
+        return _sketch(gradient_moments(read, body, inputs, cotangents, batch=size))
+
+    def _residuals(self, outputs: Array, targets: Array) -> Array:
+        """The gradient of each sample's loss by its outputs."""
+        return jax.grad(lambda f: self._plan.objective.loss(f, targets).sum())(outputs)
+
+
+def _sketch(moments: Params) -> Projection:
+    small = sum(leaf.size for leaf in jax.tree.leaves(moments)) <= CountSketch.columns
+    # A head that diverges by itself has none to tell, and its forecast is divergence.
+    finite = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), moments)
+    return Identity() if small else ScaledSketch(finite)

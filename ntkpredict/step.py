@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from linearize import Network
 from linearize.batches import map_batches
@@ -73,8 +73,13 @@ class TrainingStep:
         params = jax.tree.map(lambda leaf: leaf.copy(), self._network.params)
         return State(params, self._optimizer.init(params))
 
-    def __call__(self, state: State, index: Int[np.ndarray, " batch"]) -> State:
-        """The state after one step on these samples; the old one is given up."""
+    def __call__(
+        self, state: State, index: Int[np.ndarray, " batch"]
+    ) -> tuple[State, Float[Array, ""]]:
+        """The state after one step on these samples, and their loss before it.
+
+        The old state is given up.
+        """
         inputs = jax.tree.map(lambda leaf: leaf[index], self._inputs)
         return self._step(state, inputs, self._targets[index])
 
@@ -90,14 +95,13 @@ class TrainingStep:
         """How many samples of each split an evaluation reads."""
         return {split: len(targets) for split, (_, targets) in self._evaluated.items()}
 
-    def _update(self, state: State, inputs: Inputs, targets: Array) -> State:
+    def _update(self, state: State, inputs: Inputs, targets: Array) -> tuple[State, Array]:
         def loss(params: Params) -> Array:
             return self._objective.loss(self._network.apply(params, inputs), targets).mean()
 
-        updates, optimizer = self._optimizer.update(
-            jax.grad(loss)(state.params), state.optimizer, state.params
-        )
-        return State(optax.apply_updates(state.params, updates), optimizer)
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.params)
+        return State(optax.apply_updates(state.params, updates), optimizer), value
 
     def _metrics(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
         loss = self._objective.loss(outputs, targets).mean()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sde import Trajectory
 
 On = Literal["train", "validation"]
+Metric = Literal["loss", "accuracy"]
 Steps = Float[np.ndarray, " seeds"]
 
 _ROUNDING = 1e-6  # 9 of 10 samples are less than 0.9 in single precision
@@ -34,6 +35,10 @@ class StoppingRule(abc.ABC):
         Raises:
             ValueError: the target is met before training starts.
         """
+
+    def evaluations(self, max_steps: int) -> Int[np.ndarray, " evaluations"]:  # noqa: ARG002
+        """Steps up to the budget at which the curves must be known for this rule, beyond a grid."""
+        return np.empty(0, int)
 
     @abc.abstractmethod
     def __str__(self) -> str:
@@ -148,6 +153,98 @@ class Converged(StoppingRule):
 
 
 @dataclass(frozen=True)
+class EarlyStopping(StoppingRule):
+    """A metric has not improved for several evaluations in a row, as Keras has it.
+
+    An evaluation improves where it beats the best one before by more than `min_delta`; one that
+    is not a number never does. Step 0 is not evaluated, and the first evaluation stops nothing.
+
+    Source: `keras.callbacks.EarlyStopping` (Keras 3).
+
+    Attributes:
+        patience: evaluations without an improvement that stop training; 0 is as good as 1.
+        every: steps between evaluations.
+        min_delta: in units of the metric, at least 0.
+        on: ``"train"`` or ``"validation"``.
+        metric: ``"loss"`` or ``"accuracy"``.
+    """
+
+    patience: int
+    every: int
+    min_delta: float = 0.0
+    on: On = "validation"
+    metric: Metric = "loss"
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("patience", self.patience, 0), ("every", self.every, 1)):
+            if not isinstance(value, (int, np.integer)) or value < least:
+                msg = f"{name}: got {value}; expected a whole number, at least {least}"
+                raise ValueError(msg)
+        if not 0 <= self.min_delta < np.inf:
+            msg = f"min_delta: got {self.min_delta}; expected a number, at least 0"
+            raise ValueError(msg)
+        _check_split(self.on)
+        _check_metric(self.metric)
+
+    def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:  # noqa: ARG002
+        """The evaluation at which patience runs out."""
+        evaluations = self.evaluations(int(trajectory.steps[-1]))
+        rows = _falling(trajectory, self.on, self.metric)
+        values = np.stack([np.interp(evaluations, trajectory.steps, row) for row in rows])
+        best = np.full(len(rows), np.inf)
+        waited = np.zeros(len(rows), int)
+        stop = np.full(len(rows), np.inf)
+        for i, step in enumerate(evaluations):
+            improved = values[:, i] + self.min_delta < best
+            best = np.where(improved, values[:, i], best)
+            waited = np.where(improved, 0, waited + 1)
+            if i > 0:
+                over = ~improved & (waited >= self.patience)
+                stop[over] = np.minimum(stop[over], step)
+        return stop
+
+    def evaluations(self, max_steps: int) -> Int[np.ndarray, " evaluations"]:
+        """The multiples of `every`, without 0."""
+        return np.arange(self.every, max_steps + 1, self.every)
+
+    def __str__(self) -> str:
+        delta = f">{_number(self.min_delta)}" if self.min_delta else ""
+        return f"{self.on}_{self.metric}_patience>={self.patience}@{self.every}{delta}"
+
+
+@dataclass(frozen=True)
+class Best(StoppingRule):
+    """The step of the best metric within the budget; known in hindsight only.
+
+    It is the first of equals and 0 where training only makes things worse; what is not a number
+    is passed over.
+
+    Attributes:
+        on: ``"train"`` or ``"validation"``.
+        metric: ``"loss"``, the least, or ``"accuracy"``, the greatest.
+    """
+
+    on: On = "validation"
+    metric: Metric = "loss"
+
+    def __post_init__(self) -> None:
+        _check_split(self.on)
+        _check_metric(self.metric)
+
+    def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:
+        """That step, on the grid."""
+        values = _falling(trajectory, self.on, self.metric)
+        if not complete:
+            return np.full(len(values), np.inf)
+        values = np.where(np.isnan(values), np.inf, values)
+        best = trajectory.steps[values.argmin(axis=1)]
+        return np.where(values.min(axis=1) < np.inf, best, np.inf)
+
+    def __str__(self) -> str:
+        return f"best_{self.on}_{self.metric}"
+
+
+@dataclass(frozen=True)
 class MaxSteps(StoppingRule):
     """A fixed number of steps.
 
@@ -190,21 +287,40 @@ class AnyOf(StoppingRule):
         """The smallest of the rules' steps."""
         return np.min([rule.steps(trajectory, complete=complete) for rule in self.rules], axis=0)
 
+    def evaluations(self, max_steps: int) -> Int[np.ndarray, " evaluations"]:
+        """Those of all the rules."""
+        return np.unique(np.concatenate([rule.evaluations(max_steps) for rule in self.rules]))
+
     def __str__(self) -> str:
         return " | ".join(str(rule) for rule in self.rules)
 
 
+_ON = r"(?P<on>train_|validation_|val_)?"
+_METRIC = r"(?P<metric>loss|accuracy)"
+_NUMBER = r"(?P<number>[0-9.eE+-]+)"
 _RULE = re.compile(
-    r"(?P<on>train_|validation_|val_)?(?P<name>loss|accuracy|converged|steps)"
-    r"\s*(?P<sign><=|<|>=|>)\s*(?P<number>[0-9.eE+-]+)(?P<relative>x)?"
+    rf"{_ON}(?P<name>loss|accuracy|converged|steps)"
+    rf"\s*(?P<sign><=|<|>=|>)\s*{_NUMBER}(?P<relative>x)?"
 )
+_PATIENCE = re.compile(
+    rf"{_ON}({_METRIC}_)?patience\s*>=?\s*(?P<patience>[0-9]{{1,15}})"
+    rf"\s*@\s*(?P<every>[0-9]{{1,15}})(\s*>\s*{_NUMBER})?"
+)
+_BEST = re.compile(rf"best_{_ON}{_METRIC}")
 
 
 def parse(text: str) -> StoppingRule:
     """A rule from text, as the command line takes it.
 
+    ``patience>=5@20`` is `EarlyStopping(5, every=20)`; ``>0.01`` after it is its `min_delta`. It
+    and `Best` look at validation where nothing else is said, and patience at the loss.
+
     >>> str(parse("loss<=0.1x | val_accuracy>=0.95"))
     'loss<=0.1x | validation_accuracy>=0.95'
+    >>> parse("val_accuracy_patience>=5@20>0.01")
+    EarlyStopping(patience=5, every=20, min_delta=0.01, on='validation', metric='accuracy')
+    >>> parse("best_val_loss")
+    Best(on='validation', metric='loss')
 
     Raises:
         ValueError: not a rule, or a value outside of its range.
@@ -214,19 +330,22 @@ def parse(text: str) -> StoppingRule:
 
 
 def _parse_one(text: str) -> StoppingRule:
+    if match := _PATIENCE.fullmatch(text):
+        delta = 0.0 if match["number"] is None else _float(match["number"], text)
+        patience, every = int(match["patience"]), int(match["every"])
+        return EarlyStopping(patience, every, delta, _on(match, "validation"), _metric(match))
+    if match := _BEST.fullmatch(text):
+        return Best(_on(match, "validation"), _metric(match))
     match = _RULE.fullmatch(text)
     if match is None or not _is_sensible(match):
         msg = (
             f"until: got {text!r}; expected loss<=0.1, loss<=0.1x (of the initial loss), "
-            "accuracy>=0.9, converged<0.01 or steps>=500, with val_ for validation, joined by |"
+            "accuracy>=0.9, converged<0.01, steps>=500, patience>=5@20 (5 evaluations, one every "
+            "20 steps, without a better validation loss) or best_val_loss, "
+            "with val_ for validation, joined by |"
         )
         raise ValueError(msg)
-    try:
-        number = float(match["number"])
-    except ValueError as error:
-        msg = f"until: {match['number']!r} in {text!r} is not a number"
-        raise ValueError(msg) from error
-    on: On = "validation" if (match["on"] or "").startswith("val") else "train"
+    number, on = _float(match["number"], text), _on(match, "train")
     if match["name"] == "loss":
         return (
             TargetLoss(relative=number, on=on) if match["relative"] else TargetLoss(number, on=on)
@@ -239,6 +358,24 @@ def _parse_one(text: str) -> StoppingRule:
         msg = f"until: got {text!r}; expected a whole number of steps"
         raise ValueError(msg)
     return MaxSteps(int(number))
+
+
+def _float(number: str, text: str) -> float:
+    try:
+        return float(number)
+    except ValueError as error:
+        msg = f"until: {number!r} in {text!r} is not a number"
+        raise ValueError(msg) from error
+
+
+def _on(match: re.Match[str], default: On) -> On:
+    if match["on"] is None:
+        return default
+    return "train" if match["on"] == "train_" else "validation"
+
+
+def _metric(match: re.Match[str]) -> Metric:
+    return "accuracy" if match["metric"] == "accuracy" else "loss"
 
 
 def _is_sensible(match: re.Match[str]) -> bool:
@@ -256,6 +393,18 @@ def _check_split(on: str) -> None:
     if on not in ("train", "validation"):
         msg = f"on: got {on!r}; expected 'train' or 'validation'"
         raise ValueError(msg)
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in ("loss", "accuracy"):
+        msg = f"metric: got {metric!r}; expected 'loss' or 'accuracy'"
+        raise ValueError(msg)
+
+
+def _falling(trajectory: Trajectory, on: On, metric: Metric) -> Float[np.ndarray, "seeds grid"]:
+    """A metric's curves, turned so that they fall where training goes well."""
+    curve = trajectory.curve(on)
+    return curve.loss if metric == "loss" else -curve.accuracy
 
 
 def _number(value: Any) -> str:

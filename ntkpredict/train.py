@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from linearize import Network, check
 from linearize.types import Params, Progress
@@ -34,6 +35,7 @@ class Run:
         seconds: of training, without compiling and evaluating.
         overhead_seconds: of compiling, evaluating and writing checkpoints.
         trajectory: the curves, one row.
+        batch_loss: of each step's minibatch, before the step: what a training loop shows for free.
         params: the trained parameters.
     """
 
@@ -42,6 +44,7 @@ class Run:
     seconds: float
     overhead_seconds: float
     trajectory: Trajectory
+    batch_loss: Float[np.ndarray, " trained_steps"]
     params: Params
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +62,8 @@ def train(
     plan: Plan,
     until: StoppingRule | None = None,
     *,
+    evaluations: Int[np.ndarray, " grid"] | None = None,
+    evaluation_samples: int = 1024,
     checkpoints: str | Path | None = None,
     checkpoint_every: int = 500,
     progress: Progress | None = None,
@@ -71,6 +76,9 @@ def train(
         data: the data.
         plan: the plan.
         until: when to stop; the budget's end where None.
+        evaluations: steps at which the network is evaluated, and may be stopped, increasing from 0
+            to the budget; where None, spaced evenly on a logarithmic axis, and where `until` asks.
+        evaluation_samples: how many samples of each split an evaluation reads, at most.
         checkpoints: a folder; a run that was killed goes on from its latest checkpoint and gives
             the same curves, bit for bit, as if it had not been.
         checkpoint_every: steps between checkpoints; at most this many are lost by a kill.
@@ -84,10 +92,13 @@ def train(
         msg = f"checkpoint_every: got {checkpoint_every}; expected at least 1"
         raise ValueError(msg)
     check(network, data.train[0])
-    loop = _Loop(TrainingStep(network, data, plan), data.samples, plan, until, clock)
+    grid = _grid(plan, until) if evaluations is None else _checked(evaluations, plan)
+    step = TrainingStep(network, data, plan, evaluation_samples=evaluation_samples)
+    loop = _Loop(step, data.samples, plan, until, grid, clock)
     if checkpoints is None:
         return loop.run(None, checkpoint_every, progress)
-    store = Checkpoints(Path(checkpoints), _fingerprint(network, data, plan))
+    identity = _fingerprint(network, data, plan) | {"evaluation_samples": evaluation_samples}
+    store = Checkpoints(Path(checkpoints), identity)
     try:
         return loop.run(store, checkpoint_every, progress)
     finally:
@@ -103,6 +114,7 @@ class _Loop:
         samples: int,
         plan: Plan,
         until: StoppingRule | None,
+        grid: Int[np.ndarray, " grid"],
         clock: Clock,
     ) -> None:
         self._step = step
@@ -110,8 +122,8 @@ class _Loop:
         self._plan = plan
         self._until = until
         self._clock = clock
-        self._grid = log_grid(plan.max_steps)
-        self._curves: dict[str, list[Any]] = {"steps": []}
+        self._grid = grid
+        self._curves: dict[str, list[Any]] = {"steps": [], "batch_loss": []}
         self._seconds = 0.0
         self._overhead = 0.0
         self._compiled = False
@@ -137,6 +149,7 @@ class _Loop:
             seconds=self._seconds,
             overhead_seconds=self._overhead,
             trajectory=self._trajectory(),
+            batch_loss=np.array(self._curves["batch_loss"]),
             params=state.params,
         )
 
@@ -147,6 +160,9 @@ class _Loop:
             self._record(0, state)
             return state, 0
         done, state, saved = found
+        if saved["steps"] != self._grid[self._grid <= done].tolist():
+            msg = "evaluations: other steps than before this run was killed; expected the same"
+            raise ValueError(msg)
         self._seconds, self._overhead = saved.pop("seconds"), saved.pop("overhead_seconds")
         self._curves = saved
         return state, done
@@ -154,14 +170,17 @@ class _Loop:
     def _advance(self, state: State, done: int, target: int) -> State:
         batches = self._samples // self._plan.batch_size
         start = self._clock()
+        losses = []
         for i in range(done, target):
             if i == done or i % batches == 0:
                 order = epoch_order(
                     self._samples, self._plan.batch_size, i // batches, self._plan.seed
                 )
-            state = self._step(state, order[i % batches])
+            state, loss = self._step(state, order[i % batches])
+            losses.append(loss)
         jax.block_until_ready(state)
         elapsed = self._clock() - start
+        self._curves["batch_loss"] += [float(loss) for loss in losses]
         if self._compiled:
             self._seconds += elapsed
         else:  # the first steps compile, after a resumption too
@@ -196,6 +215,19 @@ class _Loop:
         complete = self._curves["steps"][-1] == self._plan.max_steps
         steps = self._until.steps(self._trajectory(), complete=complete)[0]
         return float(steps) if np.isfinite(steps) else None
+
+
+def _grid(plan: Plan, until: StoppingRule | None) -> Int[np.ndarray, " grid"]:
+    grid = log_grid(plan.max_steps)
+    return grid if until is None else np.union1d(grid, until.evaluations(plan.max_steps))
+
+
+def _checked(evaluations: Int[np.ndarray, " grid"], plan: Plan) -> Int[np.ndarray, " grid"]:
+    grid = np.asarray(evaluations)
+    if len(grid) < 2 or grid[0] != 0 or grid[-1] != plan.max_steps or (np.diff(grid) < 1).any():
+        msg = f"evaluations: got {grid}; expected increasing steps from 0 to {plan.max_steps}"
+        raise ValueError(msg)
+    return grid
 
 
 def _fingerprint(network: Network, data: Data, plan: Plan) -> dict[str, Any]:

@@ -61,6 +61,42 @@ def task(archive):
     )
 
 
+@pytest.fixture
+def suite(tmp_path):
+    """The folder of a suite: two runs, one of which diverges, and one forecaster."""
+    curves = {"loss": [[4.0, 2.0, 1.0]], "accuracy": [[0.0, 0.1, 0.2]]}
+    run = {
+        "trained_steps": 40,
+        "seconds": 60.0,
+        "trajectory": {"steps": [0, 20, 40], "train": curves, "validation": curves},
+        "case": {"optimizer": "sgd", "batch_size": 8, "max_steps": 40},
+        "task": {"split": "development", "distance": "near", "samples": 500},
+    }
+    wild = {"loss": [[4.0, 2.0, None]], "accuracy": [[0.0, 0.1, 0.1]]}
+    diverged = run | {"trajectory": {"steps": [0, 20, 40], "train": wild, "validation": wild}}
+    forecast = {
+        "targets": {
+            "loss<=0.7x": {"steps": 12.0, "interval": [8.0, 16.0]},
+            "loss<=0.5x": {"steps": None, "interval": None},
+        },
+        "trusted": False,
+        "seconds": 20.0,
+        "forward_passes": 480.0,
+        "trajectory": None,
+    }
+    files = {
+        "runs/steady.json": run,
+        "runs/wild.json": diverged,
+        "forecasts/ours/steady.json": forecast,
+        "forecasts/ours/wild.json": forecast,
+    }
+    for name, content in files.items():
+        path = tmp_path / "suite" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return tmp_path / "suite"
+
+
 def assert_one_line(outcome, beginning, code=1):
     assert outcome.code == code
     assert outcome.out == ""
@@ -122,6 +158,17 @@ class TestResults:
         assert found.stability == expected.stability
         np.testing.assert_array_equal(found.trajectory.train.loss, expected.trajectory.train.loss)
         assert found.data == "points"
+
+    def test_predict_with_adamw(self, command, task):
+        arguments = ("--network", MLP, "--optimizer", "adamw", "--lr", "0.01", "--json")
+        outcome = command("predict", *task, *arguments)
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert outcome.result["plan"] == "adamw, lr 0.01, batch size 8"
+        assert outcome.result["solver"] == "replay"
+        plan = ntp.Plan.adamw(0.01, weight_decay=0.0, batch_size=8, max_steps=40)
+        run = ntp.train(problems.mlp(), problems.data(), plan, ntp.parse("loss<=0.5x"))
+        assert outcome.result["steps"] == pytest.approx(run.steps, rel=0.25)
 
     def test_predict_for_people(self, command, task):
         outcome = command("predict", *task, "--network", MLP, "--mode", "linear")
@@ -219,6 +266,27 @@ class TestResults:
         assert "loss<=0.7x" in outcome.out
         assert "Forecasting took " in outcome.out
 
+    def test_a_suite_is_scored_without_training(self, command, suite, tmp_path, monkeypatch):
+        monkeypatch.setattr(ntp, "train", lambda *_, **__: pytest.fail("trained"))
+        outcome = command("validate", "--suite", suite)
+        assert outcome.code == 0
+        assert outcome.err == ""
+        title, headings, near, footnote, _ = outcome.out.splitlines()
+        assert title.strip() == "ours, development"
+        assert headings.split()[:4] == ["count", "missed", "invented", "error"]
+        cells = ["2", "50%", "-", "∞", "∞", "∞", "50%", "100%", "2x", "100%", "3x"]
+        assert near.split() == ["near", *cells]
+        assert footnote == "11 targets not answered; 1 runs diverged, 0 foretold."
+
+        outcome = command("validate", "--suite", suite, "--json", "--save", "s.json")
+        assert outcome.code == 0
+        assert outcome.err == ""
+        assert outcome.result == json.loads((tmp_path / "s.json").read_text())
+        scores = outcome.result["scores"]
+        assert scores[0]["group"] == {"split": "development"}
+        assert scores[0]["missed"] == 0.5
+        assert scores[0]["error_median"] is None  # infinite
+
     def test_a_network_from_the_current_folder(self, command, task, tmp_path, archive):
         (tmp_path / "own_network.py").write_text(
             f"from {problems.__name__} import linear as make\n"
@@ -302,12 +370,6 @@ class TestImpossible:
             "solver: 'spectral' needs loss='squared_error'; use solver='replay'",
         )
 
-    def test_adamw_cannot_be_forecast(self, command, task):
-        assert_one_line(
-            command("predict", *task, "--optimizer", "adamw"),
-            "optimizer: adamw, lr 0.05 treats coordinates one by one",
-        )
-
     def test_a_damaged_checkpoint(self, command, task, tmp_path):
         arguments = (*task, "--checkpoints", tmp_path / "run", "--checkpoint-every", "2")
         assert command("train", *arguments).code == 0
@@ -329,6 +391,22 @@ class TestImpossible:
             command("train", *task, "--checkpoints", tmp_path / "file"),
             f"checkpoints: '{tmp_path / 'file'}' cannot be made (",
         )
+
+    def test_a_suite_that_is_not_there(self, command):
+        assert_one_line(
+            command("validate", "--suite", "none"), "suite: 'none/runs' is missing or empty; expec"
+        )
+
+    def test_a_suite_with_a_damaged_file(self, command, suite):
+        path = suite / "forecasts" / "ours" / "wild.json"
+        path.write_text(path.read_text()[:50])
+        assert_one_line(
+            command("validate", "--suite", suite), f"suite: '{path}' cannot be read (JSONDecodeEr"
+        )
+
+    def test_scores_that_cannot_be_saved(self, command, suite):
+        outcome = command("validate", "--suite", suite, "--save", "no/s.json")
+        assert_one_line(outcome, "save: 'no/s.json' cannot be written")
 
     def test_a_disk_that_is_full(self, command, task, monkeypatch):
         def full(*_, **__):
@@ -367,6 +445,8 @@ class TestWrongUsage:
             ("train", "--samples", "3"),
             ("predict", "--solver", "euler"),
             ("train", "--solver", "sde"),
+            ("train", "--suite", "."),
+            ("predict", "--suite", "."),
         ],
     )
     def test_exits_with_2(self, command, arguments):

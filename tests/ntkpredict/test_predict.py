@@ -58,6 +58,8 @@ class TestExactWhereTheNetworkIsLinear:
                 0.05, nesterov=True, weight_decay=0.1, schedule="cosine", batch_size=8, max_steps=40
             ),
             ntp.Plan(optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5)), 16, 40),
+            ntp.Plan.adamw(0.05, weight_decay=0.5, schedule="cosine", batch_size=7, max_steps=40),
+            ntp.Plan(optax.lion(0.02), 8, 40, name="lion"),
         ],
         ids=lambda plan: plan.description,
     )
@@ -133,6 +135,100 @@ def test_head_exact_follows_a_network_whose_body_trains(mlp, data):
     assert forecast.mode == "head_exact"
     real = ntp.train(mlp, data, plan, until)
     assert forecast.steps == pytest.approx(real.steps, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """More parameters than a projection has columns, of very different gradients."""
+    random = np.random.default_rng(0)
+    body = random.normal(size=(5, 600)) / 5**0.5
+    kernel = 10 ** random.uniform(-2, 0, (600, 1)) * random.normal(size=(600, 3)) / 10
+    params = {"body": body.astype(np.float32), "head": {"kernel": kernel.astype(np.float32)}}
+    return ntp.Network.from_function(
+        lambda params, x: jnp.tanh(x @ params["body"]) @ params["head"]["kernel"],
+        params,
+        head="head",
+        name="wide",
+    )
+
+
+class TestCoordinateWise:
+    """Adam and its kin: coordinates are not to be mixed, but with others of their scale."""
+
+    PLANS = (
+        ntp.Plan.adamw(0.01, weight_decay=0.1, schedule="cosine", batch_size=8, max_steps=40),
+        ntp.Plan(optax.rmsprop(0.01), 8, 40, name="rmsprop"),
+        ntp.Plan(optax.lion(0.005, weight_decay=0.1), 8, 40, name="lion"),
+    )
+
+    @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+    def test_linear_mode_is_the_training_of_the_linearised_network(self, mlp, data, plan):
+        """Few parameters are not projected, so there is nothing to approximate."""
+
+        def expanded(params, x):
+            moves = jax.tree.map(jnp.subtract, params, mlp.params)
+            return sum(jax.jvp(lambda p: mlp.apply(p, x), (mlp.params,), (moves,)))
+
+        linearised = ntp.Network.from_function(expanded, mlp.params)
+        forecast = ntp.predict(mlp, data, plan, ntp.MaxSteps(10), mode="linear", seeds=1)
+        assert forecast.solver == "replay"
+        assert forecast.stability is None
+        assert_is_the_real_run(forecast, linearised, data, plan, rtol=2e-3)
+        # The network itself is another thing at this rate.
+        real = ntp.train(mlp, data, plan).trajectory.train.loss[0, -1]
+        assert abs(forecast.trajectory.train.loss[0, -1] / real - 1) > 0.01
+
+    def test_small_steps_are_those_of_the_network(self, mlp, data):
+        plan = ntp.Plan.adamw(0.0025, batch_size=8, max_steps=60)
+        forecast = ntp.predict(mlp, data, plan, ntp.TargetLoss(relative=0.8), seeds=1)
+        assert forecast.mode == "head_exact"
+        assert_is_the_real_run(forecast, mlp, data, plan, rtol=0.03)
+        loss = forecast.trajectory.train.loss[0]
+        assert loss[-1] < 0.7 * loss[0]
+
+    def test_halving_the_learning_rate_quarters_the_error(self, mlp, data):
+        """Over a fixed number of steps, which at half the rate go half as far."""
+
+        def error(lr):
+            plan = ntp.Plan.adamw(lr, batch_size=48, max_steps=4)
+            options = {"mode": "linear", "seeds": 1}
+            forecast = ntp.predict(mlp, data, plan, ntp.MaxSteps(4), **options)
+            real = ntp.train(mlp, data, plan).trajectory.train.loss[0]
+            return np.abs(forecast.trajectory.train.loss[0] - real).max()
+
+        coarse, fine = error(0.02), error(0.01)
+        assert coarse > 1e-4  # not just rounding
+        assert fine < 0.4 * coarse
+
+    @pytest.mark.parametrize("mode", ["head_exact", "linear"])
+    def test_projected_it_is_nearly_the_same(self, wide, data, mode):
+        plan = ntp.Plan.adamw(3e-3, batch_size=8, max_steps=30)
+        projections = [None, Identity()] + [CountSketch(512)] * (mode == "linear")
+        found = [
+            ntp.predict(
+                *(wide, data, plan, ntp.MaxSteps(10)), mode=mode, projection=projection, seeds=1
+            ).trajectory.train.loss[0]
+            for projection in projections
+        ]
+        scaled, exact = found[:2]
+        moved = np.abs(exact - exact[0]).max()
+        assert np.abs(scaled - exact).max() < 0.05 * moved
+        for other in found[2:]:  # random sums of all coordinates train too slowly
+            assert np.abs(other - exact).max() > 0.2 * moved
+
+    def test_a_rate_too_high_is_a_result(self, wide, data):
+        """Though weight decay takes the head beyond all numbers."""
+        plan = ntp.Plan.adamw(1e6, batch_size=8, max_steps=20)
+        forecast = ntp.predict(wide, data, plan, ntp.TargetLoss(relative=0.5), seeds=1)
+        assert forecast.steps is None
+        assert forecast.reason.startswith("diverges: the loss ends above its start; lower the lea")
+
+    def test_other_solvers_are_refused_with_advice(self, linear, data, refused):
+        plan = ntp.Plan.adamw(0.01, batch_size=8, max_steps=5)
+        for solver in ("sde", "spectral"):
+            with refused(f"solver: '{solver}' needs gradient descent with momentum") as caught:
+                ntp.predict(linear, data, plan, ntp.MaxSteps(5), solver=solver, seeds=1)
+            assert "use solver='replay'" in str(caught.value)
 
 
 class TestResult:
@@ -696,13 +792,25 @@ class TestRefused:
 
         return quickly
 
-    def test_adamw(self, mlp, data, refused, predict):
-        with refused("optimizer: adamw, lr 0.001, weight decay 0.01 treats coordinates one by one"):
-            predict(mlp, data, ntp.Plan.adamw(0.001, batch_size=8))
-
-    def test_adam_by_another_name(self, mlp, data, refused, predict):
-        with refused("optimizer: custom optimizer treats coordinates one by one"):
-            predict(mlp, data, ntp.Plan(optax.adam(0.1), 8))
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)),
+            optax.adam(1e-3, eps=1.0),
+            optax.adamw(
+                1e-3,
+                weight_decay=0.1,
+                mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+            ),
+            optax.lamb(1e-3),
+        ],
+        ids=["adam behind clipping", "adam with a large eps", "decay of matrices", "lamb"],
+    )
+    def test_an_optimizer_of_neither_kind(self, mlp, data, refused, predict, optimizer):
+        with refused("optimizer: own cannot be forecast: ") as caught:
+            predict(mlp, data, ntp.Plan(optimizer, 8, name="own"))
+        for allowed in ("sgd", "adamw", "no clipping by global norm", "a small eps"):
+            assert allowed in str(caught.value)
 
     def test_an_optimizer_that_masks_by_name(self, mlp, data, refused, predict):
         optimizer = optax.masked(optax.sgd(0.1), {"body": True, "head": False})

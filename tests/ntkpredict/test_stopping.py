@@ -1,4 +1,5 @@
 import doctest
+import re
 
 import numpy as np
 import pytest
@@ -144,6 +145,246 @@ class TestConverged:
             ntp.Converged(eps)
 
 
+class Keras:
+    """What `keras.callbacks.EarlyStopping` keeps and does at the end of each epoch."""
+
+    def __init__(self, patience, min_delta, mode):
+        self.patience, self.mode = patience, mode
+        self.min_delta = -min_delta if mode == "min" else min_delta
+        self.best = np.inf if mode == "min" else -np.inf
+        self.wait = 0
+        self.stop_training = False
+
+    def on_epoch_end(self, epoch, current):
+        self.wait += 1
+        improved = current - self.min_delta
+        if improved < self.best if self.mode == "min" else improved > self.best:
+            self.best = current
+            self.wait = 0
+            return
+        if self.wait >= self.patience and epoch > 0:
+            self.stop_training = True
+
+
+def keras_stops(values, patience, min_delta=0.0, mode="min"):
+    """How many epochs `fit` runs with these values at their ends; infinite where all of them."""
+    callback = Keras(patience, min_delta, mode)
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, value)
+        if callback.stop_training:
+            return epoch + 1
+    return np.inf
+
+
+class TestEarlyStopping:
+    """The start, at step 0, is not an evaluation."""
+
+    @pytest.fixture
+    def validation(self, trajectory):
+        """A trajectory with these validation losses and accuracies after every step but the 0th."""
+
+        def build(loss, accuracy=None):
+            loss = np.insert(np.atleast_2d(np.asarray(loss, float)), 0, 9.0, axis=1)
+            accuracy = np.zeros_like(loss) if accuracy is None else np.insert(accuracy, 0, 0.0)
+            return trajectory(
+                np.arange(loss.shape[1]), np.ones_like(loss), validation=(loss, accuracy)
+            )
+
+        return build
+
+    @pytest.mark.parametrize(
+        ("patience", "losses", "expected"),
+        [
+            (2, [3, 2, 2.5, 2.4, 1], 4),  # no better than the best, though better than the last
+            (2, [3, 2, 2.5, 1.9, 2, 2], 6),  # an improvement resets the counter
+            (2, [3, 2, 2, 2, 1], 4),  # an equal is no improvement
+            (1, [3, 2, 1, 2], 4),
+            (0, [3, 2, 1, 2], 4),
+            (1, [3, 3], 2),
+            (3, [3, 3, 3], np.inf),
+            (5, [3, 2, 1], np.inf),
+            (1, [np.nan, 2, 1, 1], 4),  # the first evaluation stops nothing
+            (1, [np.nan, np.nan, 1], 2),
+            (3, [np.nan, np.nan, np.nan, 1], 3),
+            (2, [3, np.inf, np.inf, 1], 3),
+            (2, [3, np.nan, 2, np.nan, np.nan], 5),
+        ],
+    )
+    def test_counts_as_keras_does(self, validation, patience, losses, expected):
+        assert keras_stops(losses, patience) == expected
+        assert one(ntp.EarlyStopping(patience, every=1), validation(losses)) == expected
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_is_kerass_algorithm(self, trajectory, seed):
+        random = np.random.default_rng(seed)
+        seeds, evaluations = 5, int(random.integers(1, 40))
+        steps = np.arange(evaluations + 1)
+        noise = random.normal(size=(4, seeds, evaluations + 1))
+        values = np.round(np.abs(3 * np.exp(-steps / 8) + 0.4 * noise), 1)  # with ties
+        values[random.uniform(size=values.shape) < random.choice([0, 0.2])] = np.nan
+        curves = trajectory(
+            random.integers(1, 30) * steps, values[0], values[1] / 8, (values[2], values[3] / 8)
+        )
+        every = int(curves.steps[1])
+        for on in ("train", "validation"):
+            for metric, mode in (("loss", "min"), ("accuracy", "max")):
+                patience = int(random.integers(0, 6))
+                delta = float(random.choice([0, 0.1, 0.5]))
+                rows = getattr(curves.curve(on), metric)[:, 1:]
+                expected = [every * keras_stops(row, patience, delta, mode) for row in rows]
+                rule = ntp.EarlyStopping(patience, every, delta, on, metric)
+                np.testing.assert_array_equal(rule.steps(curves), expected)
+
+    def test_an_improvement_must_be_larger_than_min_delta(self, validation):
+        curves = validation([4, 3.5, 3, 2.5, 2])
+        assert one(ntp.EarlyStopping(2, 1, min_delta=0.25), curves) == np.inf
+        assert one(ntp.EarlyStopping(2, 1, min_delta=0.5), curves) == np.inf  # 3 beats 4
+        assert one(ntp.EarlyStopping(2, 1, min_delta=1.0), curves) == 3
+
+    def test_reads_the_multiples_of_every(self, validation):
+        losses = [5, 3, 1, 4, 9, 5, 9, 6]
+        assert one(ntp.EarlyStopping(2, every=2), validation(losses)) == 6  # 3, 4, 5
+        assert one(ntp.EarlyStopping(2, every=3), validation(losses)) == np.inf  # 1, 5
+
+    def test_between_grid_points_it_is_interpolated(self, trajectory):
+        loss = np.array([4.0, 2.0, 6.0])
+        curves = trajectory([0, 4, 12], np.ones(3), validation=(loss, np.zeros(3)))
+        assert one(ntp.EarlyStopping(2, every=2), curves) == 8  # 3, 2, 3, 4
+        assert one(ntp.EarlyStopping(3, every=2), curves) == 10
+
+    def test_on_the_grid_a_neighbour_that_is_not_finite_does_not_matter(self, trajectory):
+        for bad in (np.nan, np.inf):
+            loss = np.array([4.0, 3.0, bad, 2.0, bad])
+            curves = trajectory([0, 5, 6, 10, 11], np.ones(5), validation=(loss, np.zeros(5)))
+            assert one(ntp.EarlyStopping(1, every=5), curves) == np.inf
+            assert one(ntp.EarlyStopping(1, every=3), curves) == 6
+
+    def test_a_curve_so_far_tells_the_same_as_the_whole(self, validation):
+        losses = [3, 2, 2.5, 1.9, 2, 2, 1]
+        rule = ntp.EarlyStopping(2, every=1)
+        for length in range(1, 8):
+            found = one(rule, validation(losses[:length]), complete=False)
+            assert found == (6 if length >= 6 else np.inf)
+
+    def test_no_evaluation_within_the_budget(self, validation):
+        assert one(ntp.EarlyStopping(0, every=4), validation([3, 4, 5])) == np.inf
+
+    def test_before_training_nothing_is_met(self, trajectory):
+        start = trajectory([0], [1.0], validation=([1.0], [0.5]))
+        assert one(ntp.EarlyStopping(0, 1), start, complete=False) == np.inf
+
+    def test_a_clock_three_times_slower_triples_the_steps(self, validation, trajectory):
+        random = np.random.default_rng(0)
+        fast = validation(random.uniform(size=(6, 50)))
+        held_out = fast.validation
+        slow = trajectory(3 * fast.steps, fast.train.loss, None, (held_out.loss, held_out.accuracy))
+        expected = 3 * ntp.EarlyStopping(4, every=2).steps(fast)
+        assert np.isfinite(expected).any()
+        np.testing.assert_array_equal(ntp.EarlyStopping(4, every=6).steps(slow), expected)
+
+    def test_more_patience_takes_at_least_as_long(self, validation):
+        curves = validation(np.random.default_rng(0).uniform(size=(6, 50)))
+        steps = np.stack([ntp.EarlyStopping(n, every=1).steps(curves) for n in range(12)])
+        assert (steps[1:] >= steps[:-1]).all()
+        np.testing.assert_array_equal(steps[0], steps[1])
+
+    def test_validation_without_validation_data_is_refused(self, trajectory, refused):
+        curves = trajectory([0, 1], [3.0, 1.0])
+        with refused("on: got 'validation', but there is no validation data"):
+            ntp.EarlyStopping(5, every=1).steps(curves)
+        assert one(ntp.EarlyStopping(5, every=1, on="train"), curves) == np.inf
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"patience": -1}, "patience: got -1; expected a whole number, at least 0"),
+            ({"every": 0}, "every: got 0; expected a whole number, at least 1"),
+            ({"every": -5}, "every: got -5"),
+            ({"min_delta": -0.1}, "min_delta: got -0.1; expected a number, at least 0"),
+            ({"min_delta": np.nan}, "min_delta: got nan"),
+            ({"min_delta": np.inf}, "min_delta: got inf"),
+        ],
+    )
+    def test_bad_arguments(self, refused, arguments, message):
+        with refused(message):
+            ntp.EarlyStopping(**{"patience": 5, "every": 20, **arguments})
+
+
+class TestBest:
+    @pytest.fixture
+    def curves(self, trajectory):
+        """The best values are at different steps."""
+        return trajectory(
+            STEPS,
+            [4.0, 3.0, 2.0, 1.0, 0.5],
+            [0.1, 0.9, 0.2, 0.9, 0.3],
+            ([4.0, 3.0, 1.0, 2.0, 1.0], [0.0, 0.1, 0.2, 0.8, 0.3]),
+        )
+
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            (ntp.Best(), 2),
+            (ntp.Best(metric="accuracy"), 4),
+            (ntp.Best(on="train"), 8),
+            (ntp.Best(on="train", metric="accuracy"), 1),
+        ],
+        ids=str,
+    )
+    def test_is_the_first_best_step_of_the_grid(self, curves, rule, expected):
+        assert one(rule, curves) == expected
+
+    def test_each_seed_has_its_own(self, trajectory):
+        loss = np.array([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
+        curves = trajectory([0, 10, 20], np.ones((3, 3)), validation=(loss, np.zeros((3, 3))))
+        np.testing.assert_array_equal(ntp.Best().steps(curves), [20.0, 10.0, 0.0])
+
+    def test_nothing_is_known_before_the_end(self, curves):
+        assert one(ntp.Best(), curves, complete=False) == np.inf
+
+    @pytest.mark.parametrize(
+        ("losses", "expected"),
+        [
+            ([3.0, np.nan, 2.0, np.inf], 20),
+            ([3.0, np.nan, np.nan, np.nan], 0),
+            ([np.nan, np.nan, np.nan, 3.0], 30),
+            ([np.nan] * 4, np.inf),
+        ],
+    )
+    def test_what_is_not_finite_is_passed_over(self, trajectory, losses, expected):
+        curves = trajectory([0, 10, 20, 30], losses, losses)
+        assert one(ntp.Best(on="train"), curves) == expected
+        if expected == np.inf:
+            assert one(ntp.Best(on="train", metric="accuracy"), curves) == expected
+
+    def test_validation_without_validation_data_is_refused(self, trajectory, refused):
+        for complete in (False, True):
+            with refused("on: got 'validation', but there is no validation data"):
+                ntp.Best().steps(trajectory([0, 1], [3.0, 1.0]), complete=complete)
+
+
+class TestEvaluations:
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            (ntp.EarlyStopping(5, every=20), [20, 40, 60, 80, 100]),
+            (ntp.EarlyStopping(5, every=30), [30, 60, 90]),
+            (ntp.EarlyStopping(5, every=100), [100]),
+            (ntp.EarlyStopping(5, every=101), []),
+            (ntp.TargetLoss(0.1), []),
+            (ntp.Best(), []),
+            (ntp.TargetLoss(0.1) | ntp.Converged(0.1), []),
+            (ntp.TargetLoss(0.1) | ntp.EarlyStopping(1, every=50), [50, 100]),
+            (ntp.EarlyStopping(1, 30) | ntp.EarlyStopping(2, 45), [30, 45, 60, 90]),
+        ],
+        ids=str,
+    )
+    def test_within_a_budget_of_100(self, rule, expected):
+        found = rule.evaluations(100)
+        assert np.issubdtype(found.dtype, np.integer)
+        np.testing.assert_array_equal(found, expected)
+
+
 class TestMaxSteps:
     @pytest.mark.parametrize("value", [1, 3, 8])
     def test_is_that_number(self, trajectory, value):
@@ -185,6 +426,12 @@ def test_arguments_of_the_wrong_type(unchecked_messages):
     cases = {
         "ntp.TargetLoss(0.5, on='test')": "on: got 'test'; expected 'train' or 'validation'",
         "ntp.TargetAccuracy(0.5, on='test')": "on: got 'test'; expected 'train' or 'validation'",
+        "ntp.EarlyStopping(5, 20, on='test')": "on: got 'test'; expected 'train' or 'validation'",
+        "ntp.EarlyStopping(5, 20, metric='f1')": "metric: got 'f1'; expected 'loss' or 'accuracy'",
+        "ntp.EarlyStopping(1.5, 20)": "patience: got 1.5; expected a whole number, at least 0",
+        "ntp.EarlyStopping(5, 2.5)": "every: got 2.5; expected a whole number, at least 1",
+        "ntp.Best(on='test')": "on: got 'test'; expected 'train' or 'validation'",
+        "ntp.Best(metric='f1')": "metric: got 'f1'; expected 'loss' or 'accuracy'",
         "ntp.MaxSteps(1.5)": "value: got 1.5; expected a whole number of steps, at least 1",
     }
     assert unchecked_messages(cases) == [f"ValueError: {text}" for text in cases.values()]
@@ -198,6 +445,11 @@ RULES = [
     ntp.TargetAccuracy(0.95),
     ntp.TargetAccuracy(1.0, on="validation"),
     ntp.Converged(0.01),
+    ntp.EarlyStopping(5, every=20),
+    ntp.EarlyStopping(0, every=1, min_delta=1e-5, on="train"),
+    ntp.EarlyStopping(3, every=7, min_delta=0.01, metric="accuracy"),
+    ntp.Best(),
+    ntp.Best(on="train", metric="accuracy"),
     ntp.MaxSteps(500),
     ntp.MaxSteps(123_456_789),
 ]
@@ -228,7 +480,11 @@ class TestInvariants:
         )
         np.testing.assert_array_equal(rule.steps(permuted), rule.steps(curves)[order])
 
-    @pytest.mark.parametrize("rule", [r for r in RULES if not isinstance(r, ntp.MaxSteps)], ids=str)
+    @pytest.mark.parametrize(
+        "rule",
+        [r for r in RULES if not isinstance(r, (ntp.MaxSteps, ntp.EarlyStopping))],
+        ids=str,
+    )
     def test_a_clock_three_times_slower_triples_the_steps(self, curves, trajectory, rule):
         train, held_out = curves.train, curves.validation
         slow = trajectory(
@@ -276,6 +532,7 @@ class TestParse:
             ntp.TargetLoss(relative=share, on="validation"),
             ntp.TargetAccuracy(share),
             ntp.Converged(value),
+            ntp.EarlyStopping(5, every=20, min_delta=value),
         ):
             assert ntp.parse(str(rule)) == rule
 
@@ -294,6 +551,18 @@ class TestParse:
             ("accuracy>0.9", ntp.TargetAccuracy(0.9)),
             ("converged<=0.01", ntp.Converged(0.01)),
             ("steps>=1e3", ntp.MaxSteps(1000)),
+            ("patience>=5@20", ntp.EarlyStopping(5, 20)),
+            ("patience > 5 @ 20 > 1e-2", ntp.EarlyStopping(5, 20, 0.01)),
+            ("loss_patience>=5@20", ntp.EarlyStopping(5, 20)),
+            ("val_patience>=5@20", ntp.EarlyStopping(5, 20)),
+            ("train_patience>=5@20", ntp.EarlyStopping(5, 20, on="train")),
+            ("accuracy_patience>=5@20", ntp.EarlyStopping(5, 20, metric="accuracy")),
+            ("val_accuracy_patience>=5@20", ntp.EarlyStopping(5, 20, metric="accuracy")),
+            ("best_val_loss", ntp.Best()),
+            ("best_loss", ntp.Best()),
+            ("best_validation_accuracy", ntp.Best(metric="accuracy")),
+            ("best_train_loss", ntp.Best(on="train")),
+            ("patience>=5@20|steps>=9", ntp.EarlyStopping(5, 20) | ntp.MaxSteps(9)),
             ("steps>=5|loss<=1", ntp.MaxSteps(5) | ntp.TargetLoss(1.0)),
         ],
     )
@@ -325,11 +594,45 @@ class TestParse:
             "train_converged<0.1",
             "steps>=1.5",
             "steps>=1e999",
+            "patience>=5",
+            "patience>=5@",
+            "patience<=5@20",
+            "patience>=1.5@20",
+            "patience>=-5@20",
+            "patience>=5@20>",
+            "patience>=5@20>1e",
+            "patience>=5@20>=0.1",
+            "patience>=5@20x",
+            "patience>=5@" + 9999 * "9",
+            "patience_loss>=5@20",
+            "test_patience>=5@20",
+            "best",
+            "best_val",
+            "best_f1",
+            "val_best_loss",
+            "best_val_loss<=0.1",
         ],
     )
     def test_bad_text(self, refused, text):
         with refused("until: "):
             ntp.parse(text)
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            "loss<=0.1",
+            "loss<=0.1x",
+            "accuracy>=0.9",
+            "converged<0.01",
+            "steps>=500",
+            "patience>=5@20",
+            "best_val_loss",
+        ],
+    )
+    def test_the_message_shows_every_form(self, form):
+        assert ntp.parse(form)
+        with pytest.raises(ValueError, match=re.escape(form)):
+            ntp.parse("soon")
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -341,6 +644,9 @@ class TestParse:
             ("accuracy>=90", "value: got 90.0"),
             ("converged<0", "eps: got 0.0"),
             ("steps>=0", "value: got 0"),
+            ("patience>=5@0", "every: got 0"),
+            ("patience>=5@20>-1", "min_delta: got -1.0"),
+            ("patience>=5@20>1e999", "min_delta: got inf"),
             ("steps>=5 | loss<=0", "value: got 0.0"),
         ],
     )

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import ntkpredict as ntp
+from ntkpredict.data import subset_index, take
 from ntkpredict.step import TrainingStep
 from sde import log_grid, minibatch_order
 
@@ -29,6 +30,95 @@ def assert_same_curves(run, other):
         if one is not None:
             np.testing.assert_array_equal(one.loss, two.loss)
             np.testing.assert_array_equal(one.accuracy, two.accuracy)
+    np.testing.assert_array_equal(run.batch_loss, other.batch_loss)
+
+
+class TestStep:
+    def test_gives_the_loss_before_it(self, mlp, data, plan):
+        step, index = TrainingStep(mlp, data, plan), np.arange(5, 13)
+        first, loss = step(step.initial(), index)
+        _, after = step(first, index)
+        outputs = mlp.apply(mlp.params, data.train[0][index])
+        assert loss == pytest.approx(float(CROSS_ENTROPY(outputs, data.train[1][index]).mean()))
+        assert after < loss  # a step on these samples has been taken
+
+
+class TestBatchLoss:
+    def test_is_that_of_a_plain_loop_before_each_step(self, mlp, data):
+        plan = ntp.Plan.adamw(0.02, batch_size=7, max_steps=15, seed=2)
+        run = ntp.train(mlp, data, plan)
+        inputs, labels = map(jnp.asarray, data.train)
+
+        @jax.jit
+        def step(params, state, index):
+            loss, gradient = jax.value_and_grad(
+                lambda p: CROSS_ENTROPY(mlp.apply(p, inputs[index]), labels[index]).mean()
+            )(params)
+            updates, state = plan.optimizer.update(gradient, state, params)
+            return optax.apply_updates(params, updates), state, loss
+
+        params, state, expected = mlp.params, plan.optimizer.init(mlp.params), []
+        for index in minibatch_order(data.samples, 7, 15, 2):
+            params, state, loss = step(params, state, index)
+            expected.append(loss)
+        np.testing.assert_allclose(run.batch_loss, expected, rtol=2e-5)
+
+    def test_is_one_a_step_taken(self, linear, data):
+        plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=100)
+        stopped = ntp.train(linear, data, plan, ntp.TargetLoss(relative=0.6))
+        assert stopped.batch_loss.shape == (stopped.trained_steps,)
+        assert stopped.trained_steps < 100
+        whole = ntp.train(linear, data, plan)
+        np.testing.assert_array_equal(stopped.batch_loss, whole.batch_loss[: stopped.trained_steps])
+        assert stopped.to_dict()["batch_loss"] == stopped.batch_loss.tolist()
+
+    def test_of_full_batches_is_the_curve(self, linear, data):
+        plan = ntp.Plan.sgd(0.05, batch_size=48, max_steps=5)
+        run = ntp.train(linear, data, plan, evaluations=np.arange(6))
+        np.testing.assert_allclose(run.batch_loss, run.trajectory.train.loss[0, :-1], rtol=1e-5)
+
+
+class TestEvaluations:
+    PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=30)
+
+    def test_are_made_at_the_given_steps_and_change_nothing_else(self, mlp, data):
+        every = ntp.train(mlp, data, self.PLAN, evaluations=np.arange(31))
+        grid = np.array([0, 3, 4, 17, 30])
+        some = ntp.train(mlp, data, self.PLAN, evaluations=grid)
+        np.testing.assert_array_equal(some.trajectory.steps, grid)
+        for split in ("train", "validation"):
+            one, two = getattr(every.trajectory, split), getattr(some.trajectory, split)
+            np.testing.assert_array_equal(one.loss[:, grid], two.loss)
+            np.testing.assert_array_equal(one.accuracy[:, grid], two.accuracy)
+        np.testing.assert_array_equal(every.batch_loss, some.batch_loss)
+        jax.tree.map(np.testing.assert_array_equal, every.params, some.params)
+
+    def test_are_where_training_may_stop(self, linear, data):
+        rule = ntp.TargetLoss(relative=0.8)
+        run = ntp.train(linear, data, self.PLAN, rule, evaluations=np.array([0, 11, 22, 30]))
+        loss = run.trajectory.train.loss[0]
+        assert run.trained_steps == run.trajectory.steps[-1]
+        assert run.trained_steps in (11, 22, 30)
+        assert loss[-1] <= 0.8 * loss[0] < loss[-2]
+
+    @pytest.mark.parametrize(
+        "grid", [[0], [1, 30], [0, 29], [0, 31], [0, 5, 5, 30], [0, 7, 3, 30]], ids=str
+    )
+    def test_go_from_0_to_the_budget(self, linear, data, refused, grid):
+        with refused("evaluations: got [") as caught:
+            ntp.train(linear, data, self.PLAN, evaluations=np.array(grid))
+        assert "expected increasing steps from 0 to 30" in str(caught.value)
+
+    @pytest.mark.parametrize("samples", [10, 24, 1024])
+    def test_read_so_many_samples(self, linear, data, samples):
+        run = ntp.train(linear, data, self.PLAN, ntp.MaxSteps(1), evaluation_samples=samples)
+        for split, curve in (
+            (data.train, run.trajectory.train),
+            (data.validation, run.trajectory.validation),
+        ):
+            inputs, labels = take(split, subset_index(len(split[1]), samples))
+            loss = CROSS_ENTROPY(linear.apply(linear.params, inputs), labels).mean()
+            assert curve.loss[0, 0] == pytest.approx(float(loss), rel=1e-5)
 
 
 class TestCurves:
@@ -299,6 +389,21 @@ class TestResume:
         plan = ntp.Plan.sgd(0.1, batch_size=8, max_steps=20)
         with_them = ntp.train(mlp, data, plan, checkpoints=tmp_path, checkpoint_every=every)
         assert_same_curves(with_them, ntp.train(mlp, data, plan))
+
+    def test_with_other_evaluations_is_refused(self, mlp, data, tmp_path, refused):
+        plan = ntp.Plan.sgd(0.1, batch_size=8, max_steps=10)
+        grid = np.array([0, 2, 5, 10])
+        whole = ntp.train(
+            mlp, data, plan, evaluations=grid, checkpoints=tmp_path, checkpoint_every=4
+        )
+        resumed = ntp.train(mlp, data, plan, evaluations=grid, checkpoints=tmp_path)
+        assert_same_curves(resumed, whole)
+        with refused("evaluations: other steps than before this run was killed; expected the sa"):
+            ntp.train(mlp, data, plan, checkpoints=tmp_path)
+        later = np.array([0, 2, 5, 9, 10])  # what is yet to come may change
+        ntp.train(mlp, data, plan, evaluations=later, checkpoints=tmp_path)
+        with refused(f"checkpoints: '{tmp_path}' holds another run (['evaluation_samples'] differ"):
+            ntp.train(mlp, data, plan, evaluations=grid, evaluation_samples=9, checkpoints=tmp_path)
 
     def test_a_finished_run_is_not_run_again(self, mlp, data, plan, tmp_path):
         first = ntp.train(mlp, data, plan, checkpoints=tmp_path, checkpoint_every=plan.max_steps)

@@ -1,0 +1,464 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ntkpredict as ntp
+from linearize import CountSketch
+from ntkpredict import refine
+from ntkpredict.refine import WeightPath, follow
+from ntkpredict.simulation import Simulation
+from sde import Replay
+
+from . import problems
+
+ENOUGH = 1e9
+PLAN = ntp.Plan.sgd(0.05, momentum=0.5, batch_size=8, max_steps=60)
+LOSS = optax.softmax_cross_entropy_with_integer_labels
+
+
+def silent(_done, _total):
+    """No progress bar."""
+
+
+def identity(x):
+    return x
+
+
+def layers(*widths, activation=identity, scale=1.0, head=1.0, trainable=None):
+    """Layers without biases, of small weights, and a head."""
+    random = np.random.default_rng(4)
+    sizes = [problems.INPUTS, *widths]
+    body = {
+        str(i): (scale / before**0.5 * random.normal(size=(before, after))).astype(np.float32)
+        for i, (before, after) in enumerate(zip(sizes, widths, strict=False))
+    }
+    last = random.normal(size=(widths[-1], problems.CLASSES)) * head / widths[-1] ** 0.5
+    bias = np.zeros(problems.CLASSES, np.float32)
+
+    def evaluate(params, x):
+        for kernel in params["body"].values():
+            x = activation(x @ kernel)
+        return x @ params["head"]["kernel"] + params["head"]["bias"]
+
+    params = {"body": body, "head": {"kernel": last.astype(np.float32), "bias": bias}}
+    return ntp.Network.from_function(
+        evaluate, params, head="head", trainable=trainable, name="layers"
+    )
+
+
+LINEAR_BODY = layers(4)
+"""Four directions are all of its feature space, so the tangent model is the network itself."""
+
+TWO_LAYERS = layers(6, 6, scale=0.5)
+"""A linear function whose kernel grows by the scale of its layers."""
+
+
+def prepare(network, data, plan, *, projection=None, samples=512):
+    """A simulation of one minibatch order and its problem."""
+    simulation = Simulation(network, data, plan, 3, samples, 1, ntp.MaxSteps(1))
+    return simulation, simulation.problem("head_exact", projection, silent)
+
+
+def walk(network, data, plan, budget=ENOUGH, **options):
+    """The path alone."""
+    simulation, problem = prepare(network, data, plan, **options)
+    return simulation.follow(problem, budget, silent)
+
+
+def real_losses(network, data, plan):
+    """Of a real run in the same minibatch order, after every step."""
+    steps = np.arange(plan.max_steps + 1)
+    return ntp.train(network, data, plan, evaluations=steps).trajectory.train.loss[0]
+
+
+def assert_is_a_path(path, plan):
+    """It goes on from step 0, and all of its numbers are numbers."""
+    assert path.steps[0] == 0
+    assert (np.diff(path.steps) > 0).all()
+    assert path.steps[-1] <= plan.max_steps
+    assert path.growth[0] == 1
+    assert path.predicted[0] == path.real[0]
+    for values in (path.growth, path.predicted, path.real):
+        assert values.shape == path.steps.shape
+        assert np.isfinite(values).all()
+        assert (values > 0).all()
+
+
+class TestWhereTheBodyIsLinear:
+    """There is nothing to correct: the kernel stays, and the weights arrive where training does."""
+
+    def rising_then_resting(peak):
+        """No learning from step 35 on: a schedule that lags shows."""
+        parts = [optax.linear_schedule(0.0, peak, 15), optax.constant_schedule(peak)]
+        return optax.join_schedules([*parts, optax.constant_schedule(0.0)], [15, 35])
+
+    PLANS = (
+        ntp.Plan.sgd(0.01, momentum=0.5, batch_size=8, max_steps=60),
+        ntp.Plan.sgd(
+            *(0.02,), momentum=0.5, nesterov=True, weight_decay=0.1, batch_size=7, max_steps=60
+        ),
+        ntp.Plan.adamw(0.01, weight_decay=0.1, schedule="cosine", batch_size=8, max_steps=60),
+        ntp.Plan(optax.sgd(rising_then_resting(0.05), 0.5), 8, 60, name="sgd, rests"),
+        ntp.Plan(optax.adam(rising_then_resting(0.02)), 8, 60, name="adam, rests"),
+        ntp.Plan(
+            optax.inject_hyperparams(optax.adam)(rising_then_resting(0.02)),
+            *(8, 60),
+            name="injected adam, rests",
+        ),
+        ntp.Plan(
+            optax.chain(optax.clip_by_global_norm(0.3), optax.sgd(rising_then_resting(0.3))),
+            *(8, 60),
+            name="clipping, rests",
+        ),
+    )
+
+    @pytest.fixture(scope="class", params=PLANS, ids=lambda plan: plan.name)
+    def case(self, request, data):
+        plan = request.param
+        simulation, problem = prepare(LINEAR_BODY, data, plan)
+        return plan, simulation, problem, simulation.follow(problem, ENOUGH, silent)
+
+    def test_the_kernel_does_not_grow(self, case):
+        plan, _, _, path = case
+        assert_is_a_path(path, plan)
+        assert len(path.steps) > 4
+        assert path.steps[-1] == plan.max_steps
+        np.testing.assert_allclose(path.growth, 1, atol=1e-4)
+
+    def test_the_weights_are_where_they_are_expected(self, case):
+        _, _, _, path = case
+        np.testing.assert_allclose(path.real, path.predicted, rtol=0.06)
+        assert path.gap == np.median(np.abs(path.real / path.predicted - 1)[1:])
+        assert path.gap < 0.03
+
+    def test_the_weights_are_where_training_leads_them(self, case, data):
+        plan, _, _, path = case
+        real = real_losses(LINEAR_BODY, data, plan)
+        assert real[-1] < 0.6 * real[0]
+        np.testing.assert_allclose(path.real, real[path.steps], rtol=0.06)
+        if "rests" in plan.name:
+            np.testing.assert_array_equal(path.real[path.steps >= 40], path.real[-1])
+
+    def test_the_forecast_stays(self, case):
+        _, simulation, problem, path = case
+        frozen, grown = (
+            simulation.solve(Replay(), given, silent).train.loss
+            for given in (problem, simulation.grown(problem, path))
+        )
+        np.testing.assert_allclose(grown, frozen, rtol=1e-4)
+
+    def test_a_projection_does_not_look_like_growth(self, data):
+        network = layers(30)
+        plan = dataclasses.replace(PLAN, optimizer=optax.sgd(0.01), max_steps=40)
+        path = walk(network, data, plan, projection=CountSketch(100))
+        np.testing.assert_allclose(path.growth, 1, atol=0.1)
+
+
+class TestWhereFeaturesForm:
+    PLANS = (
+        ntp.Plan.sgd(0.02, momentum=0.5, batch_size=8, max_steps=140),
+        ntp.Plan.adamw(0.005, weight_decay=0.0, batch_size=8, max_steps=80),
+    )
+
+    @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+    def test_the_forecast_is_corrected(self, data, plan):
+        until = ntp.TargetLoss(relative=0.25)
+        real = ntp.train(TWO_LAYERS, data, plan, until)
+        simulation, problem = prepare(TWO_LAYERS, data, plan)
+        path = simulation.follow(problem, ENOUGH, silent)
+        assert_is_a_path(path, plan)
+        assert path.growth[-1] > 3
+        frozen, grown = (
+            until.steps(simulation.solve(Replay(), given, silent))[0]
+            for given in (problem, simulation.grown(problem, path))
+        )
+        assert frozen > 1.3 * real.steps
+        assert grown == pytest.approx(real.steps, rel=0.1)
+        assert abs(grown - real.steps) < 0.2 * abs(frozen - real.steps)
+
+    def test_growth_is_that_of_the_real_gradients(self, data):
+        """The body's squared gradient at the end of a real run, over that of the same residuals
+        pulled back through the weights at its start."""
+        plan = self.PLANS[0]
+        path = walk(TWO_LAYERS, data, plan)
+        inputs, labels = data.train
+        end = ntp.train(TWO_LAYERS, data, plan).params
+        probabilities = jax.nn.softmax(TWO_LAYERS.apply(end, inputs))
+        residuals = (probabilities - np.eye(3)[labels]) @ end["head"]["kernel"].T
+
+        def features(body, x):
+            return x @ body["0"] @ body["1"]
+
+        def square(body):
+            parts = zip(np.split(inputs, 6), np.split(residuals, 6), strict=True)  # batches of 8
+            gradients = [
+                jax.vjp(lambda body, x=x: features(body, x), body)[1](part)[0] for x, part in parts
+            ]
+            mean = jax.tree.map(lambda *leaves: sum(leaves), *gradients)
+            return sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(mean))
+
+        expected = square(end["body"]) / square(TWO_LAYERS.params["body"])
+        assert expected > 5
+        assert path.growth[-1] == pytest.approx(expected, rel=0.25)
+
+    def test_through_predict(self, data):
+        plan, until = self.PLANS[0], ntp.TargetLoss(relative=0.25)
+        real = ntp.train(TWO_LAYERS, data, plan, until)
+        phases = {}
+
+        def report(phase):
+            phases[phase] = []
+            return lambda done, total: phases[phase].append((done, total))
+
+        frozen, grown = (
+            ntp.predict(
+                TWO_LAYERS, data, plan, until, budget=budget, seeds=2, report=report, solver=solver
+            )
+            for budget, solver in ((0.0, "auto"), (0.5, "replay"))
+        )
+        assert frozen.path is None
+        assert grown.solver == "replay"
+        assert grown.forecast_seconds.keys() - frozen.forecast_seconds.keys() == {
+            "path of the weights",
+            "second simulation",
+        }
+        assert phases["following the weights"][-1] == (grown.path.steps[-1], plan.max_steps)
+        spent, run_passes = grown.path.forward_passes, 3 * 8 * frozen.steps
+        assert 0 < spent <= 0.5 * run_passes
+        assert abs(grown.steps - real.steps) < 0.3 * abs(frozen.steps - real.steps)
+        assert grown.stopping_times.shape == (82,)
+
+    def test_beyond_a_short_path_growth_levels_off(self, data):
+        """A guess of growth must not make a steady run diverge."""
+        plan = ntp.Plan.sgd(0.05, momentum=0.5, batch_size=8, max_steps=1000)
+        until = ntp.TargetLoss(relative=0.01)
+        simulation, problem = prepare(TWO_LAYERS, data, plan)
+        path = simulation.follow(problem, 1200.0, silent)
+        assert path.steps[-1] < 20
+        growth = simulation.grown(problem, path).growth
+        assert growth.max() < 20
+        grown = simulation.solve(Replay(), simulation.grown(problem, path), silent)
+        real = ntp.train(TWO_LAYERS, data, plan, until)
+        assert until.steps(grown)[0] == pytest.approx(real.steps, rel=0.15)
+
+
+class TestBudget:
+    """48 samples in batches of 8: a stretch costs 48 + 8 · 48 + 3 · 8 · 5, the first 3 · 48 more."""
+
+    STRETCH, FIRST = 552, 696
+
+    @pytest.mark.parametrize("budget", [0.0, 695.9])
+    def test_where_it_pays_for_nothing_there_is_nothing(self, data, budget):
+        path = walk(LINEAR_BODY, data, PLAN, budget)
+        np.testing.assert_array_equal(path.steps, [0])
+        np.testing.assert_array_equal(path.growth, [1.0])
+        inputs, labels = data.train
+        loss = LOSS(LINEAR_BODY.apply(LINEAR_BODY.params, inputs), labels).mean()
+        np.testing.assert_allclose([*path.predicted, *path.real], loss, rtol=1e-5)
+        assert path.forward_passes == 0
+        assert path.gap is None
+
+    @pytest.mark.parametrize("budget", [696.0, 1247.9, 1248.0, 2000.0])
+    def test_is_kept(self, data, budget):
+        path = walk(LINEAR_BODY, data, PLAN, budget)
+        stretches = 1 + int((budget - self.FIRST) // self.STRETCH)
+        assert len(path.steps) == 1 + stretches
+        assert path.forward_passes == self.FIRST + (stretches - 1) * self.STRETCH <= budget
+
+    @pytest.mark.parametrize("most", [128, 16])
+    def test_what_it_cost_is_counted(self, data, monkeypatch, most):
+        """Every pass: a backward one is two forward ones."""
+        spent = []
+
+        class Counted(refine._Passes):
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                for name, cost, place in (
+                    ("pullback", 3, 1),
+                    ("push", 2, 1),
+                    ("train", 3, 2),
+                    ("features", 1, 1),
+                ):
+                    setattr(self, name, self.counted(getattr(self, name), cost, place))
+
+            def counted(self, function, cost, place):
+                def run(*arguments, **options):
+                    spent.append(cost * len(arguments[place]))
+                    return function(*arguments, **options)
+
+                return run
+
+        monkeypatch.setattr(refine, "_Passes", Counted)
+        monkeypatch.setattr(refine, "_PULLED", most)
+        monkeypatch.setattr(refine, "_MEASURED", most)
+        path = walk(LINEAR_BODY, data, dataclasses.replace(PLAN, max_steps=40), 1500.0)
+        assert len(path.steps) > 2
+        assert sum(spent) == path.forward_passes <= 1500
+
+    def test_progress_goes_on(self, data):
+        simulation, problem = prepare(LINEAR_BODY, data, PLAN)
+        calls = []
+        path = simulation.follow(problem, 2000.0, lambda *call: calls.append(call))
+        assert calls == [(step, PLAN.max_steps) for step in path.steps[1:]]
+
+    @pytest.mark.parametrize("steps", [1, 3, 12])
+    def test_the_path_ends_where_the_run_does(self, data, steps):
+        plan = dataclasses.replace(PLAN, max_steps=steps)
+        simulation, problem = prepare(TWO_LAYERS, data, plan)
+        path = simulation.follow(problem, ENOUGH, silent)
+        assert_is_a_path(path, plan)
+        assert path.steps[-1] == steps
+        assert simulation.grown(problem, path).growth.shape == (steps,)
+
+
+class TestDivergence:
+    def test_from_the_start_leaves_the_start(self, data):
+        plan = dataclasses.replace(PLAN, optimizer=optax.sgd(1.0, 0.5), loss="squared_error")
+        assert not np.isfinite(real_losses(TWO_LAYERS, data, plan)[-1])
+        path = walk(TWO_LAYERS, data, plan)
+        np.testing.assert_array_equal(path.steps, [0])
+        assert path.forward_passes == TestBudget.FIRST  # it was looked at
+        forecast = ntp.predict(
+            TWO_LAYERS, data, plan, ntp.TargetLoss(relative=0.1), budget=1.0, seeds=1
+        )
+        assert forecast.steps is None
+        assert forecast.reason.startswith("diverges")
+
+    @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+    def test_on_the_way_ends_the_path(self, data, loss):
+        """The rate explodes after 25 steps."""
+        rate = optax.piecewise_constant_schedule(0.02, {25: 1e5})
+        plan = ntp.Plan(optax.sgd(rate), 8, 60, loss)
+        simulation, problem = prepare(TWO_LAYERS, data, plan)
+        path = simulation.follow(problem, ENOUGH, silent)
+        assert_is_a_path(path, plan)
+        assert 10 < path.steps[-1] <= 30
+        grown = simulation.grown(problem, path)
+        assert np.isfinite(grown.growth).all()
+        assert simulation.solve(Replay(), grown, silent).diverged.all()
+
+    def test_nothing_to_learn_leaves_the_start(self, data):
+        """Every unit is dead: there is no gradient to compare."""
+        dead = layers(4, activation=jnp.zeros_like)
+        path = walk(dead, data, PLAN)
+        np.testing.assert_array_equal(path.steps, [0])
+
+
+class TestFactors:
+    PATH = WeightPath(
+        steps=np.array([0, 2, 6]),
+        growth=np.array([1.0, 4.0, 0.25]),
+        predicted=np.ones(3),
+        real=np.array([1.0, 1.5, 0.9]),
+        forward_passes=3.0,
+    )
+
+    def test_are_interpolated_in_the_logarithm(self):
+        expected = [1, 2, 4, 2, 1, 0.5, 0.25]
+        np.testing.assert_allclose(self.PATH.factors(np.ones(7)), expected)
+
+    def test_hold_the_last_value_while_the_loss_does_not_fall(self):
+        loss = np.array([9, 8, 7, 6, 5, 4, 1.0, 1.0, 3.0, 1.0])
+        np.testing.assert_allclose(self.PATH.factors(loss)[6:], 0.25)
+
+    def test_grow_as_the_loss_falls_from_then_on(self):
+        """And up to a limit, beyond which nothing is known."""
+        loss = np.array([9, 8, 7, 6, 5, 4, 1.0, 0.5, 0.25, 1e-3, 1e-9, 0.0])
+        found = self.PATH.factors(loss)
+        np.testing.assert_array_equal(found[:7], self.PATH.factors(np.ones(12))[:7])
+        np.testing.assert_allclose(found[7:9], 0.25 * np.array([2, 4]) ** refine._GROWTH)
+        np.testing.assert_allclose(found[9:], 0.25 * refine._FURTHEST**refine._GROWTH)
+
+    def test_do_not_depend_on_what_is_not_a_number(self):
+        for loss in (np.nan, np.inf):
+            for start in (1.0, loss):
+                curve = np.array([9, 8, 7, 6, 5, 4, start, loss, loss])
+                np.testing.assert_allclose(self.PATH.factors(curve)[6:], 0.25)
+
+    def test_of_a_run_shorter_than_the_path(self):
+        np.testing.assert_allclose(self.PATH.factors(np.ones(4)), [1, 2, 4, 2])
+
+    def test_of_the_start_alone_are_one(self):
+        start = WeightPath(np.array([0]), *np.ones((3, 1)), 0.0)
+        np.testing.assert_array_equal(start.factors(np.ones(5)), np.ones(5))
+        assert start.gap is None
+
+    def test_the_gap_is_the_median_of_the_stretches(self):
+        assert self.PATH.gap == pytest.approx((0.5 + 0.1) / 2)
+
+
+class TestKinds:
+    """Networks of which not everything trains, or not at once."""
+
+    @pytest.mark.parametrize(
+        ("options", "plan"),
+        [
+            ({"trainable": ["body/1", "head/*"]}, PLAN),
+            ({"trainable": ["body/*", "head/kernel"]}, PLAN),
+            ({"head": 0.0}, PLAN),
+            ({"head": 0.0}, ntp.Plan.adamw(0.01, batch_size=8, max_steps=60)),
+        ],
+        ids=["frozen early layer", "frozen bias of the head", "head of zeros", "of zeros, adamw"],
+    )
+    def test_are_followed(self, data, options, plan):
+        network = layers(6, 6, activation=jnp.tanh, scale=0.5, **options)
+        simulation, problem = prepare(network, data, plan)
+        path = simulation.follow(problem, ENOUGH, silent)
+        assert_is_a_path(path, plan)
+        assert path.steps[-1] == plan.max_steps
+        assert path.gap < 0.05
+        real = real_losses(network, data, plan)
+        np.testing.assert_allclose(path.real, real[path.steps], rtol=0.12)
+        frozen, grown = (
+            simulation.solve(Replay(), given, silent).train.loss[0, -1]
+            for given in (problem, simulation.grown(problem, path))
+        )
+        assert abs(grown - real[-1]) < 1.1 * abs(frozen - real[-1])
+
+    def test_inputs_may_be_a_tree(self, data):
+        def halve(split):
+            return {"left": split[0][:, :2], "right": split[0][:, 2:]}, split[1]
+
+        joined = ntp.Network.from_function(
+            lambda params, x: TWO_LAYERS.apply(params, jnp.concatenate([*x.values()], 1)),
+            TWO_LAYERS.params,
+            head="head",
+        )
+        plan = dataclasses.replace(PLAN, max_steps=15)
+        tree = ntp.Data(halve(data.train), halve(data.validation))
+        one, two = walk(joined, tree, plan), walk(TWO_LAYERS, data, plan)
+        np.testing.assert_allclose(one.growth, two.growth, rtol=1e-4)
+
+    def test_a_head_alone_has_no_path(self, data):
+        """And the forecast works as without a budget."""
+        network = layers(4, trainable="head/*")
+        path = walk(network, data, PLAN)
+        np.testing.assert_array_equal(path.steps, [0])
+        assert path.forward_passes == 0
+        until = ntp.TargetLoss(relative=0.8)
+        frozen, grown = (
+            ntp.predict(network, data, PLAN, until, budget=budget, seeds=1, solver="replay")
+            for budget in (0.0, 0.5)
+        )
+        assert grown.steps == frozen.steps
+        np.testing.assert_array_equal(grown.path.steps, [0])
+
+    def test_a_plain_tangent_model_is_refused(self, data, refused):
+        simulation = Simulation(LINEAR_BODY, data, PLAN, 3, 512, 1, ntp.MaxSteps(1))
+        problem = simulation.problem("linear", None, silent)
+        with refused("problem: got a model with a frozen head; expected mode='head_exact'"):
+            follow(LINEAR_BODY, problem, data.train[0], 60, ENOUGH)
+
+
+def test_the_network_is_not_changed_and_the_path_is_the_same_again(mlp, data):
+    before = jax.tree.map(np.array, mlp.params)
+    simulation, problem = prepare(mlp, data, PLAN, samples=32)
+    first, again = (simulation.follow(problem, 2000.0, silent) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, mlp.params, before)
+    assert len(first.steps) > 2
+    for name, value in vars(first).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
