@@ -1,0 +1,61 @@
+"""The real runs of the suite, each one a small JSON file; those that are there stay."""
+
+import importlib.metadata
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tasks import TASKS, Case
+
+import ntkpredict as ntp
+from ntkpredict.record import to_plain, write
+from sde import log_grid
+
+SAMPLES = 400
+"""Of each split, evaluated."""
+
+
+def main(folder: Path, cases: dict[str, Case]) -> None:
+    """Train what has not been trained yet."""
+    (folder / "runs").mkdir(exist_ok=True)
+    for key, case in cases.items():
+        path = folder / "runs" / f"{key}.json"
+        if not path.exists():
+            start = time.perf_counter()
+            write(path, train(case))
+            print(f"trained {key}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def train(case: Case) -> dict[str, Any]:
+    """One run to the end of its budget, as its file holds it."""
+    network, data, plan = case.load()
+    run = ntp.train(network, data, plan, evaluations=grid(case), evaluation_samples=SAMPLES)
+    record = run.to_dict() | {
+        "case": asdict(case),
+        "task": asdict(TASKS[case.task]),
+        "parameters": network.parameter_count,
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
+        "backend": jax.default_backend(),
+    }
+    return _rounded(to_plain(record))
+
+
+def grid(case: Case) -> np.ndarray:
+    """When a run is evaluated: dense at first, then forty times, evenly, as users do."""
+    every = max(case.max_steps // 40, 1)
+    even = np.arange(every, case.max_steps + 1, every)
+    return np.union1d(log_grid(case.max_steps, per_decade=8), even)
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits are enough for curves."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
