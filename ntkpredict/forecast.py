@@ -69,7 +69,7 @@ class Forecast:
     notes: tuple[str, ...]
     versions: dict[str, str]
 
-    def probability(self, steps: float) -> float:
+    def probability(self, steps: int | float) -> float:
         """That training has stopped by then, in 0..1."""
         return float((self.stopping_times <= steps).mean())
 

@@ -53,7 +53,7 @@ _GROWTH = 1.2
 """γ ∝ loss^-1.2 where nothing is measured, about as on the suite's development runs near by."""
 
 _FURTHEST = 5
-"""The fall of the loss by which it grows so, at most: γ levels off, and a guess must not run away."""
+"""The fall of the loss up to which it grows so: γ levels off, and a guess must not run away."""
 
 _CHUNK = 64
 """Samples in one pass through the network."""

@@ -156,11 +156,13 @@ class Simulation:
             return _sketch(moments)
         # One moment of the head's training for each minibatch.
         times = np.linspace(0, len(self._grid) - 1, _MOMENT_BATCHES).astype(int)
-        kernels = self._path[0, times.repeat(size)[: len(labels)]]
-        features = still.features_initial[: len(labels)]
-        outputs = jnp.einsum("nf,nfc->nc", features, kernels) + still.bias_initial
-        cotangents = jnp.einsum("nfc,nc->nf", kernels, self._residuals(outputs, targets))
-        basis, body = jnp.eye(features.shape[1]), network.body(network.params)
+        parts = []
+        for i, kernel in enumerate(self._path[0, times[: -(-len(labels) // size)]]):
+            part = slice(i * size, min((i + 1) * size, len(labels)))
+            outputs = still.features_initial[part] @ kernel + still.bias_initial
+            parts.append(self._residuals(outputs, targets[part]) @ kernel.T)
+        cotangents = jnp.concatenate(parts)
+        basis, body = jnp.eye(cotangents.shape[1]), network.body(network.params)
 
         def read(values: Params, inputs: Inputs) -> Array:
             return network.features(merge(values, network.params), inputs, basis)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict import cli
+from ntkpredict import cli, display
+from ntkpredict.refine import WeightPath
 
 from . import problems
 from .conftest import Outcome
@@ -230,6 +231,39 @@ class TestResults:
         assert "No forecast: not reached within 40 steps" in outcome.out
         assert ntp.Forecast.load("f.json").steps is None
 
+    def test_a_budget_follows_the_weights(self, command, task):
+        arguments = ("--network", MLP, "--save", "f.json", "--budget")
+        outcome = command("predict", *task, *arguments, "2000%")
+        assert outcome.code == 0
+        assert outcome.err == ""
+        path = ntp.Forecast.load("f.json").path
+        assert len(path.steps) > 2
+        text = " ".join(outcome.out.split())  # lines are wrapped
+        stretches = f"to step {path.steps[-1]} in {len(path.steps) - 1} stretches"
+        assert f"Followed the real weights {stretches}: the kernel's part from the body" in text
+        assert f"{path.growth.max():.2g} times its size" in text
+
+    def test_a_budget_that_pays_for_nothing_is_told(self):
+        start = WeightPath(np.array([0]), *np.ones((3, 1)), 0.0)
+        text = "The real weights were not looked at: the budget does not pay for it once"
+        assert display._path(start).startswith(text)
+
+    @pytest.mark.parametrize("kind", ["predict", "validate"])
+    @pytest.mark.parametrize(
+        ("text", "share"),
+        [("5%", 0.05), ("0.05", 0.05), ("5 %", 0.05), ("2.5e-3", 0.0025), ("0", 0), ("150%", 1.5)],
+    )
+    def test_a_budget_is_a_share(self, command, task, monkeypatch, kind, text, share):
+        seen = []
+
+        def stop(*_, budget, **__):
+            seen.append(budget)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ntp, kind, stop)
+        assert command(kind, *task, "--budget", text).code == 130
+        assert seen == [pytest.approx(share)]
+
     def test_train_as_json(self, command, task, tmp_path):
         outcome = command("train", *task, "--json", "--save", tmp_path / "r.json")
         assert outcome.code == 0
@@ -370,6 +404,22 @@ class TestImpossible:
             "solver: 'spectral' needs loss='squared_error'; use solver='replay'",
         )
 
+    @pytest.mark.parametrize("text", ["much", "", "%", "5%%", "5%3", "%5"])
+    def test_a_budget_that_is_no_share(self, command, task, text):
+        assert_one_line(
+            command("predict", *task, "--budget", text),
+            f"budget: got {text!r}; expected a share of the run's cost such as 5% or 0.05",
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "value"), [("-1", -1.0), ("-5%", -0.05), ("nan", np.nan), ("inf%", np.inf)]
+    )
+    def test_a_budget_out_of_range(self, command, task, text, value):
+        assert_one_line(
+            command("predict", *task, f"--budget={text}"),
+            f"budget: got {value}; expected a share of the run's cost, at least 0",
+        )
+
     def test_a_damaged_checkpoint(self, command, task, tmp_path):
         arguments = (*task, "--checkpoints", tmp_path / "run", "--checkpoint-every", "2")
         assert command("train", *arguments).code == 0
@@ -446,6 +496,7 @@ class TestWrongUsage:
             ("predict", "--solver", "euler"),
             ("train", "--solver", "sde"),
             ("train", "--suite", "."),
+            ("train", "--budget", "5%"),
             ("predict", "--suite", "."),
         ],
     )

@@ -6,6 +6,8 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict.forecast import FORMAT
+from ntkpredict.record import to_plain
+from ntkpredict.refine import WeightPath
 from sde import Curve, Stability
 
 STABILITY = Stability(
@@ -14,6 +16,13 @@ STABILITY = Stability(
     critical_learning_rate=0.25,
     noise_mass=0.125,
     sharpness=15.2,
+)
+PATH = WeightPath(
+    steps=np.array([0, 9, 16]),
+    growth=np.array([1.0, 0.5, 1 / 3]),
+    predicted=np.array([3.0, 2.0, 1.0]),
+    real=np.array([3.0, 2.5, 0.75]),
+    forward_passes=1248.0,
 )
 
 
@@ -26,6 +35,7 @@ def forecast():
     return ntp.Forecast(
         steps=12.5,
         steps_interval=(10.0, 16.25),
+        stopping_times=np.array([9.5, 12.0, 12.5, 17.0]),
         seconds=1.5,
         seconds_interval=(1.25, 2.0),
         reason=None,
@@ -35,6 +45,7 @@ def forecast():
             curve([[3.5, 2.0, 1.0], [3.25, 1.5, 1.25]]),
         ),
         stability=STABILITY,
+        path=None,
         cost=ntp.CostModel(0.5, (0.01, 0.02, 0.04), 0.125, 20),
         network="net",
         data="points",
@@ -54,6 +65,7 @@ def not_reached(forecast):
         forecast,
         steps=None,
         steps_interval=None,
+        stopping_times=np.full(4, np.inf),
         seconds=None,
         seconds_interval=None,
         reason="not reached",
@@ -66,7 +78,21 @@ def without_stability(forecast):
 
 
 def open_ended(forecast):
-    return dataclasses.replace(forecast, steps_interval=(10.0, None), seconds_interval=(1.0, None))
+    return dataclasses.replace(
+        forecast,
+        steps_interval=(10.0, None),
+        stopping_times=np.array([9.5, np.inf, 12.5, np.inf]),
+        seconds_interval=(1.0, None),
+    )
+
+
+def with_path(forecast):
+    return dataclasses.replace(forecast, path=PATH)
+
+
+def with_the_start_of_a_path(forecast):
+    start = WeightPath(np.array([0]), np.ones(1), np.array([3.0]), np.array([3.0]), 0.0)
+    return dataclasses.replace(forecast, path=start)
 
 
 def diverging(forecast):
@@ -78,11 +104,15 @@ def diverging(forecast):
 
 
 def assert_same(found, expected):
-    """Equal in every field; what is not finite comes back as NaN."""
+    """Equal in every field; what is not finite comes back as NaN, stopping times as infinite."""
     assert type(found) is type(expected)
     if dataclasses.is_dataclass(expected):
         for field in dataclasses.fields(expected):
-            assert_same(getattr(found, field.name), getattr(expected, field.name))
+            pair = getattr(found, field.name), getattr(expected, field.name)
+            if field.name == "stopping_times":
+                np.testing.assert_array_equal(*pair)
+            else:
+                assert_same(*pair)
     elif isinstance(expected, np.ndarray):
         assert found.dtype.kind == expected.dtype.kind
         if expected.dtype.kind == "f":
@@ -95,8 +125,19 @@ def assert_same(found, expected):
 class TestRoundTrip:
     @pytest.mark.parametrize(
         "change",
-        [lambda forecast: forecast, not_reached, without_stability, open_ended, diverging],
-        ids=["reached", "not_reached", "without_stability", "open_ended", "diverging"],
+        [
+            lambda forecast: forecast,
+            not_reached,
+            without_stability,
+            open_ended,
+            diverging,
+            with_path,
+            with_the_start_of_a_path,
+        ],
+        ids=[
+            *("reached", "not_reached", "without_stability", "open_ended", "diverging"),
+            *("with_path", "with_the_start_of_a_path"),
+        ],
     )
     def test_load_returns_what_was_saved(self, forecast, tmp_path, change):
         saved = change(forecast)
@@ -117,17 +158,38 @@ class TestRoundTrip:
         content = json.loads((tmp_path / "f.json").read_text("utf-8"), parse_constant=fail)
         assert content["format"] == FORMAT
         assert content["trajectory"]["train"]["loss"][0] == [3.0, None, None]
+        assert content["stopping_times"] == [None] * 4
 
     def test_stability_and_solver_are_in_the_file(self, forecast, tmp_path):
         forecast.save(tmp_path / "f.json")
         content = json.loads((tmp_path / "f.json").read_text("utf-8"))
-        assert content["format"] == FORMAT == 2
+        assert content["format"] == FORMAT == 3
         assert content["solver"] == "replay"
         assert content["stability"] == dataclasses.asdict(STABILITY)
         assert ntp.Forecast.load(tmp_path / "f.json").stability.margin == 2.5
 
+    def test_what_was_read_answers_as_before(self, forecast, tmp_path):
+        saved = with_path(open_ended(forecast))
+        saved.save(tmp_path / "f.json")
+        loaded = ntp.Forecast.load(tmp_path / "f.json")
+        assert loaded.path.gap == PATH.gap == 0.25
+        loss = np.geomspace(3, 0.1, 30)
+        np.testing.assert_array_equal(loaded.path.factors(loss), PATH.factors(loss))
+        for steps in (5, 9.5, 20):
+            assert loaded.probability(steps) == saved.probability(steps)
+
     def test_the_stopping_rule_can_be_read_back(self, forecast):
         assert str(ntp.parse(forecast.until)) == forecast.until
+
+
+class TestProbability:
+    def test_is_the_share_of_the_outcomes_until_then(self, forecast):
+        pairs = {0: 0, 9: 0, 9.5: 0.25, 12: 0.5, 12.49: 0.5, 16: 0.75, 17: 1, 1e9: 1}
+        assert {steps: forecast.probability(steps) for steps in pairs} == pairs
+
+    def test_of_outcomes_beyond_the_budget_is_missing(self, forecast):
+        assert open_ended(forecast).probability(1e9) == 0.5
+        assert not_reached(forecast).probability(1e9) == 0
 
 
 class TestBadFiles:
@@ -144,10 +206,11 @@ class TestBadFiles:
 
     def test_older_format(self, path, refused):
         content = json.loads(path.read_text())
-        del content["stability"], content["solver"]
-        path.write_text(json.dumps({**content, "format": 1}))
-        with refused(f"path: '{path}' has format 1, this version reads {FORMAT}; "):
-            ntp.Forecast.load(path)
+        del content["stopping_times"], content["path"]
+        for older in (1, 2):
+            path.write_text(json.dumps({**content, "format": older}))
+            with refused(f"path: '{path}' has format {older}, this version reads {FORMAT}; make"):
+                ntp.Forecast.load(path)
 
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
     def test_truncated(self, path, refused, share):
@@ -190,6 +253,13 @@ class TestBadFiles:
             ("stability", [1, 2, 3, 4, 5]),
             ("stability", "stable"),
             ("steps_interval", 3),
+            ("stopping_times", ["soon"]),
+            ("path", {}),
+            ("path", [1, 2]),
+            ("path", "winding"),
+            ("path", {**to_plain(PATH), "growth": ["a", "b", "c"]}),
+            ("path", {**to_plain(PATH), "steps": None}),
+            ("path", {**to_plain(PATH), "forward_passes": None}),
             ("notes", None),
             ("surprise", 1),
         ],

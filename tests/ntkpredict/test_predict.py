@@ -8,7 +8,7 @@ import pytest
 
 import ntkpredict as ntp
 from linearize import CountSketch, Identity
-from ntkpredict.interval import predicted_steps
+from ntkpredict.interval import CLOCK_SPREAD, predicted_steps, stopping_times
 from sde import as_gradient_descent
 
 FEW = CountSketch(64)
@@ -395,6 +395,36 @@ class TestTargets:
         assert low < point
         assert high is None
 
+    def test_stopping_times_span_orders_and_an_error_of_the_clock(self, trajectory):
+        """Lognormal, with 95 % of it within 20 %."""
+        steps = np.arange(101)
+        curves = trajectory(steps, [1 - steps / 50, 1 - steps / 100])  # at 0.5 after 25 and 50
+        times = stopping_times(curves, ntp.TargetLoss(0.5))
+        assert times.shape == (41 * 2,)
+        fast, slow = times.reshape(41, 2).T
+        np.testing.assert_allclose(slow, 2 * fast, rtol=1e-9)
+        np.testing.assert_allclose(fast * fast[::-1], 25**2, rtol=1e-9)
+        assert (np.diff(fast) > 0).all()
+        np.testing.assert_allclose(np.log(fast / 25).std() / CLOCK_SPREAD, 1, atol=0.05)
+
+    def test_stopping_times_beyond_the_budget_are_infinite(self, trajectory):
+        steps = np.arange(101)
+        curves = trajectory(steps, 1 - steps / 200)
+        times = stopping_times(curves, ntp.TargetLoss(0.505))  # after 99 of 100 steps
+        late = ~np.isfinite(times)
+        assert 0.4 < late.mean() < 0.5
+        assert times[~late].max() <= 100
+        assert not np.isfinite(stopping_times(curves, ntp.TargetLoss(0.1))).any()
+        np.testing.assert_array_equal(stopping_times(curves, ntp.MaxSteps(7)), np.full(41, 7))
+
+    def test_the_forecast_holds_them(self, forecast):
+        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.5))
+        np.testing.assert_array_equal(forecast.stopping_times, times)
+        low, high = forecast.steps_interval
+        assert forecast.probability(low - 1e-6) < 0.04
+        assert 0.4 < forecast.probability(forecast.steps) < 0.6
+        assert forecast.probability(high) > 0.96
+
     def test_of_a_target_out_of_reach_nothing_is_said(self, forecast):
         assert predicted_steps(forecast.trajectory, ntp.TargetLoss(1e-9)) == (None, None)
 
@@ -404,6 +434,32 @@ class TestTargets:
             for fraction in (0.9, 0.8, 0.7, 0.6, 0.5)
         ]
         assert points == sorted(points)
+
+
+class TestBudget:
+    """What is refused; the path itself is tested where it is made."""
+
+    @pytest.mark.parametrize("budget", [-0.05, np.nan, np.inf])
+    def test_is_a_share_of_the_run(self, mlp, data, refused, budget):
+        with refused(f"budget: got {budget}; expected a share of the run's cost, at least 0"):
+            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=budget)
+
+    @pytest.mark.parametrize("solver", ["sde", "spectral"])
+    def test_is_for_replay(self, mlp, data, refused, solver):
+        with refused(f"solver: {solver!r} follows a frozen kernel; with a budget use 'replay'"):
+            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=0.05, solver=solver)
+
+    def test_is_for_an_exact_head(self, mlp, data, refused):
+        with refused("mode: 'linear' has a frozen head; with a budget use 'head_exact'"):
+            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=0.05, mode="linear")
+
+    def test_is_for_networks_with_a_head_that_trains(self, mlp, data, refused):
+        headless = ntp.Network.from_function(mlp.function, mlp.params)
+        params = mlp.params
+        fixed = ntp.Network.from_function(mlp.function, params, head="head", trainable="body")
+        for network in (headless, fixed):
+            with refused("budget: got 0.05, but network has no trainable head; expected 0"):
+                ntp.predict(network, data, PLAN, ntp.MaxSteps(5), budget=0.05)
 
 
 SOLVERS = ["auto", "replay", "sde", "spectral"]

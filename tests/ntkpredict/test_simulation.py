@@ -84,6 +84,26 @@ class TestProblem:
         assert problem.sets == [problem.train]
 
 
+class TestGrid:
+    def test_has_the_points_that_the_rule_needs(self, linear, data):
+        rule = ntp.EarlyStopping(2, every=7) | ntp.TargetLoss(relative=0.1)
+        simulation = Simulation(linear, data, PLAN, 3, 512, 1, rule)
+        problem = simulation.problem("head_exact", None, silent)
+        found = simulation.solve(Replay(), problem, silent)
+        grid = np.union1d(log_grid(30), [7, 14, 21, 28])
+        np.testing.assert_array_equal(found.steps, grid)
+        real = ntp.train(linear, data, PLAN, rule).trajectory
+        np.testing.assert_array_equal(real.steps, grid[: len(real.steps)])
+        np.testing.assert_allclose(
+            found.train.loss[0, : len(real.steps)], real.train.loss[0], rtol=1e-4
+        )
+
+    @pytest.mark.parametrize("rule", [ntp.MaxSteps(5), ntp.Best(), ntp.TargetLoss(1.0)], ids=str)
+    def test_is_the_usual_one_else(self, linear, data, rule):
+        simulation = Simulation(linear, data, PLAN, 3, 512, 1, rule)
+        np.testing.assert_array_equal(simulation._grid, log_grid(30))
+
+
 class TestScaledSketch:
     """The projection for optimizers that go by coordinates."""
 

@@ -101,6 +101,14 @@ class TestEvaluations:
         assert run.trained_steps in (11, 22, 30)
         assert loss[-1] <= 0.8 * loss[0] < loss[-2]
 
+    def test_are_also_where_the_rule_asks_for_them(self, linear, data):
+        rule = ntp.EarlyStopping(patience=30, every=7)
+        run = ntp.train(linear, data, self.PLAN, rule)
+        expected = np.union1d(log_grid(30), [7, 14, 21, 28])
+        np.testing.assert_array_equal(run.trajectory.steps, expected)
+        some = ntp.train(linear, data, self.PLAN, rule, evaluations=np.array([0, 11, 30]))
+        np.testing.assert_array_equal(some.trajectory.steps, [0, 11, 30])  # as told
+
     @pytest.mark.parametrize(
         "grid", [[0], [1, 30], [0, 29], [0, 31], [0, 5, 5, 30], [0, 7, 3, 30]], ids=str
     )
