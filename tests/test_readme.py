@@ -20,7 +20,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     low, high = forecast.steps_interval
     assert low <= forecast.steps <= high
     assert names["ntp"].Forecast.load("forecast.json").steps == forecast.steps
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 5
 
 
 def test_the_continuous_integration_runs_the_test_command_of_the_readme():
