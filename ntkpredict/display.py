@@ -161,7 +161,7 @@ def _show_scores(console: Console, scores: Scores) -> None:
     columns = ("count", "missed", "invented", "error", "95 %", "bias", "≤15 %", "covered", "width")
     for forecaster in scores.rows:
         summaries = scores.summaries(forecaster, ("split", "distance"))
-        for split in dict.fromkeys(split for split, _ in summaries):
+        for split in dict.fromkeys(s for (s, _), row in summaries.items() if row.targets):
             title = f"[bold]{forecaster}[/], {split}"
             table = Table("", title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
             for column in (*columns, "flagged", "faster"):
