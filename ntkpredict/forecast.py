@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
-from ntkpredict.record import to_plain, write
+from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.refine import WeightPath
-from sde import Curve, Stability, Trajectory
+from sde import Stability, Trajectory
 
 FORMAT = 3
 
@@ -110,13 +110,7 @@ class Forecast:
 
 def _from_dict(content: dict[str, Any]) -> Forecast:
     fields = {key: value for key, value in content.items() if key != "format"}
-    curves = fields["trajectory"]
-    validation = curves["validation"]
-    fields["trajectory"] = Trajectory(
-        np.array(curves["steps"], int),
-        _curve(curves["train"]),
-        None if validation is None else _curve(validation),
-    )
+    fields["trajectory"] = to_trajectory(fields["trajectory"])
     cost = {**fields["cost"], "batch_seconds": tuple(fields["cost"]["batch_seconds"])}
     fields["cost"] = CostModel(**cost)
     stable = fields["stability"]
@@ -132,7 +126,3 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
         fields[name] = None if fields[name] is None else tuple(fields[name])
     fields["notes"] = tuple(fields["notes"])
     return Forecast(**fields)
-
-
-def _curve(content: dict[str, Any]) -> Curve:
-    return Curve(np.array(content["loss"], float), np.array(content["accuracy"], float))

@@ -81,23 +81,7 @@ def predict(
         ValueError: bad input: the message names the argument, its value and what is allowed.
     """
     until = TargetLoss(relative=0.1) if until is None else until
-    check_name(solver)
-    if budget and solver not in ("auto", "replay"):
-        msg = f"solver: {solver!r} follows a frozen kernel; with a budget use 'replay'"
-        raise ValueError(msg)
-    if budget and mode == "linear":
-        msg = "mode: 'linear' has a frozen head; with a budget use 'head_exact'"
-        raise ValueError(msg)
-    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
-        if value < least:
-            msg = f"{name}: got {value}; expected at least {least}"
-            raise ValueError(msg)
-    if not 0 <= budget < np.inf:
-        msg = f"budget: got {budget}; expected a share of the run's cost, at least 0"
-        raise ValueError(msg)
-    if budget and (network.head is None or not network.is_trainable(network.head.kernel)):
-        msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
-        raise ValueError(msg)
+    _check_options(network, budget, samples, mode, solver, seeds)
     outputs = _check(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = _Watch(clock)
@@ -158,6 +142,33 @@ class _Watch:
     def lap(self, name: str) -> None:
         now = self._clock()
         self.laps[name], self._last = now - self._last, now
+
+
+def _check_options(
+    network: Network,
+    budget: float,
+    samples: int,
+    mode: Mode | None,
+    solver: SolverName,
+    seeds: int,
+) -> None:
+    check_name(solver)
+    if budget and solver not in ("auto", "replay"):
+        msg = f"solver: {solver!r} follows a frozen kernel; with a budget use 'replay'"
+        raise ValueError(msg)
+    if budget and mode == "linear":
+        msg = "mode: 'linear' has a frozen head; with a budget use 'head_exact'"
+        raise ValueError(msg)
+    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
+        if value < least:
+            msg = f"{name}: got {value}; expected at least {least}"
+            raise ValueError(msg)
+    if not 0 <= budget < np.inf:
+        msg = f"budget: got {budget}; expected a share of the run's cost, at least 0"
+        raise ValueError(msg)
+    if budget and (network.head is None or not network.is_trainable(network.head.kernel)):
+        msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
+        raise ValueError(msg)
 
 
 def _check(network: Network, data: Data, plan: Plan) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sde import Curve, Trajectory
+
 
 def to_plain(value: Any) -> Any:
     """Dataclasses, arrays and numbers as JSON holds them; what is not finite becomes None."""
@@ -23,6 +25,25 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
+
+
+def to_trajectory(content: Any) -> Trajectory:
+    """Curves from what `to_plain` made of them; what was not finite becomes NaN.
+
+    Raises:
+        KeyError, TypeError, ValueError: something else, or curves that do not fit their steps.
+    """
+    steps = np.array(content["steps"], int)
+
+    def curve(split: str) -> Curve:
+        values = [np.array(content[split][name], float) for name in ("loss", "accuracy")]
+        if any(value.ndim != 2 or value.shape[1] != len(steps) for value in values):
+            msg = f"{split}: got shapes {[value.shape for value in values]} for {len(steps)} steps"
+            raise ValueError(msg)
+        return Curve(*values)
+
+    validation = None if content["validation"] is None else curve("validation")
+    return Trajectory(steps, curve("train"), validation)
 
 
 def write(path: str | Path, content: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ntkpredict.interval import Interval
-from ntkpredict.record import to_plain, write
+from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.stopping import (
     Best,
     EarlyStopping,
@@ -24,7 +24,7 @@ from ntkpredict.stopping import (
     parse,
 )
 from ntkpredict.validate import FRACTIONS
-from sde import Curve, Trajectory
+from sde import Trajectory
 
 ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 PATIENCE = 5
@@ -350,7 +350,7 @@ def _read(path: Path, build: Callable[[Any], T]) -> T:
 
 
 def _case(key: str, content: Any) -> Case:
-    task, case, trajectory = content["task"], content["case"], _trajectory(content["trajectory"])
+    task, case, trajectory = content["task"], content["case"], _curves(content["trajectory"])
     asked = [rule for rule in targets(case["max_steps"]) if applicable(rule, trajectory)]
     return Case(
         key=key,
@@ -370,7 +370,7 @@ def _answers(content: Any) -> Answers:
     steps = {rule: _end(_optional(answer["steps"])) for rule, answer in found.items()}
     losses = [value for rule, value in steps.items() if isinstance(rule, TargetLoss)]
     curves = content["trajectory"]
-    diverges = curves is not None and bool(_trajectory(curves).diverged[0])
+    diverges = curves is not None and bool(_curves(curves).diverged[0])
     return Answers(
         steps=steps,
         intervals={rule: _interval(answer["interval"]) for rule, answer in found.items()},
@@ -392,13 +392,10 @@ def _optional(content: Any) -> float | None:
     return None if content is None else float(content)
 
 
-def _trajectory(content: Any) -> Trajectory:
-    """One row of curves as `to_plain` writes them; what was not finite becomes NaN."""
-    steps = np.array(content["steps"], int)
-
-    def curve(split: str) -> Curve:
-        values = (content[split][name] for name in ("loss", "accuracy"))
-        return Curve(*(np.array(rows, float).reshape(1, len(steps)) for rows in values))
-
-    validation = None if content["validation"] is None else curve("validation")
-    return Trajectory(steps, curve("train"), validation)
+def _curves(content: Any) -> Trajectory:
+    """One row of curves."""
+    trajectory = to_trajectory(content)
+    if len(trajectory.train.loss) != 1:
+        msg = f"trajectory: got {len(trajectory.train.loss)} rows; expected 1"
+        raise ValueError(msg)
+    return trajectory

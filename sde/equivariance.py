@@ -1,5 +1,7 @@
 """What an optimizer does not tell apart: the two kinds that can be replayed on few coordinates."""
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ _PATIENCE = 16
 """Rounds of so many steps given to an optimizer that does not move in the first."""
 
 
+@lru_cache(maxsize=256)  # asked again wherever an optimizer is used
 def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
     """Probe an optimizer: do rotated gradients and parameters give rotated updates?
 
@@ -32,6 +35,7 @@ def is_rotation_equivariant(optimizer: optax.GradientTransformation) -> bool:
     return _same(plain @ rotation.T, rotated, 1e-3)
 
 
+@lru_cache(maxsize=256)
 def is_coordinate_wise(optimizer: optax.GradientTransformation) -> bool:
     """Probe an optimizer: does it treat coordinates one by one, free of their gradients' scale?
 

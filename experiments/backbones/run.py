@@ -7,7 +7,6 @@ labels here: logistic regression on their features tells garments apart, and on 
 network at random weights.
 """
 
-import io
 import json
 import platform
 import sys
@@ -19,8 +18,8 @@ from typing import Any
 import jax
 import matplotlib as mpl
 import numpy as np
-from networks import ENTRIES, Backbone, Preprocess, data_folder, load_backbone
-from PIL import Image
+from datasets import arrays, load_images, photos
+from networks import ENTRIES, Backbone, Preprocess, load_backbone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -50,8 +49,7 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
 def classify(config: dict[str, Any]) -> dict[str, Any]:
     """Top-1 accuracy of each network with its own head on CIFAR-10's test images, in %."""
     samples = config["classify"]["samples"]
-    with np.load(data_folder() / "datasets" / "cifar10_lossless_4k1k.npz") as file:
-        images, labels = file["x_test"][:samples], file["y_test"][:samples]
+    images, labels = (array[:samples] for array in load_images("cifar10"))
     out = {}
     for name, stated in config["classify"]["stated"].items():
         backbone = load_backbone(name)
@@ -113,12 +111,9 @@ def percent(share: float, samples: int) -> dict[str, float]:
 
 def garments(samples: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (uint8, 96×96), labels and parts; a few random ones where a number is given."""
-    with np.load(data_folder() / "datasets" / "clothing10_96_jpeg.npz") as file:
-        jpeg, offsets, labels, split = (file[key] for key in ("jpeg", "offsets", "y", "split"))
-    chosen = np.random.default_rng(0).permutation(len(labels))[:samples]
-    coded = [jpeg[offsets[i] : offsets[i + 1]].tobytes() for i in chosen]
-    images = [np.asarray(Image.open(io.BytesIO(code)).convert("RGB")) for code in coded]
-    return np.stack(images), labels[chosen], split[chosen]
+    found = arrays("clothing10_96_jpeg.npz")
+    chosen = np.random.default_rng(0).permutation(len(found["y"]))[:samples]
+    return photos(found, chosen), found["y"][chosen], found["split"][chosen]
 
 
 def apply(

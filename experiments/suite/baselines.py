@@ -16,7 +16,7 @@ from scipy import optimize
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from ntkpredict.record import to_plain, write
+from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.score import applicable, targets
 from ntkpredict.stopping import StoppingRule
 from sde import Curve, Trajectory
@@ -99,12 +99,7 @@ def load_runs(folder: Path) -> list[Real]:
 
 def _load(path: Path) -> Real:
     content = json.loads(path.read_text(encoding="utf-8"))
-    curves = content["trajectory"]
-    train, validation = (
-        Curve(*(np.array(curves[split][name], float) for name in ("loss", "accuracy")))
-        for split in ("train", "validation")
-    )
-    trajectory = Trajectory(np.array(curves["steps"]), train, validation)
+    trajectory = to_trajectory(content["trajectory"])
     rules = tuple(targets(content["case"]["max_steps"]))
     return Real(
         path.stem,

@@ -3,26 +3,21 @@
 network, data, plan = CASES["resnet20-cifar10-sgd-0.001-32-s0"].load()
 """
 
-import gzip
-import io
 import sys
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optax
-from PIL import Image
-from scipy import signal
 
 import ntkpredict as ntp
 from ntkpredict.data import take
 from ntkpredict.embedded import load_network
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backbones"))
-from networks import data_folder, load_backbone
+from datasets import load_images
+from networks import load_backbone
 
 Distance = Literal["near", "medium", "far"]
 Split = Literal["development", "held-out"]
@@ -34,7 +29,7 @@ class Task:
 
     Attributes:
         network: see `experiments/backbones`, or ``"embedded"``, the default of the package.
-        data: a key of `DATA`, or ``"digits"`` with the embedded network.
+        data: see `load_images`, or ``"digits"`` with the embedded network.
         distance: of the data from what the network was pretrained on.
         split: of the suite.
         samples: training samples.
@@ -142,87 +137,13 @@ class Case:
 
 def _chosen(task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a task, training samples first, in an order that never changes."""
-    images, labels = DATA[task.data]()
+    images, labels = load_images(task.data)
     order = np.random.default_rng(0).permutation(len(labels))
     order = order[np.isin(labels[order], task.classes)][: task.samples + task.validation]
     if len(order) < task.samples + task.validation:
         raise ValueError(f"{task.data}: {len(order)} samples of {task.classes}; too few")
     return images[order], np.searchsorted(task.classes, labels[order])
 
-
-def _arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(data_folder() / "datasets" / name, allow_pickle=False) as file:
-        return dict(file)
-
-
-@lru_cache(maxsize=1)
-def _cifar10() -> tuple[np.ndarray, np.ndarray]:
-    """Test images: those that the CIFAR networks were not pretrained on."""
-    arrays = _arrays("cifar10_lossless_4k1k.npz")
-    return arrays["x_test"], arrays["y_test"]
-
-
-@lru_cache(maxsize=1)
-def _cifar10_seen() -> tuple[np.ndarray, np.ndarray]:
-    """Training images; new to the ImageNet networks only."""
-    arrays = _arrays("cifar10_lossless_4k1k.npz")
-    return arrays["x_train"], arrays["y_train"]
-
-
-@lru_cache(maxsize=1)
-def _fashion() -> tuple[np.ndarray, np.ndarray]:
-    arrays = _arrays("fashion_12k3k.npz")
-    return arrays["x_train"][..., None], arrays["y_train"]
-
-
-@lru_cache(maxsize=1)
-def _mnist() -> tuple[np.ndarray, np.ndarray]:
-    folder = data_folder() / "datasets" / "mnist"
-    with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)
-    with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
-    return images, labels
-
-
-@lru_cache(maxsize=1)
-def _gtsrb() -> tuple[np.ndarray, np.ndarray]:
-    arrays = _arrays("gtsrb32_4k1k.npz")
-    return arrays["x_train"], arrays["y_train"]
-
-
-@lru_cache(maxsize=1)
-def _clothing() -> tuple[np.ndarray, np.ndarray]:
-    arrays = _arrays("clothing10_96_jpeg.npz")
-    offsets = arrays["offsets"]
-    coded = [arrays["jpeg"][i:j].tobytes() for i, j in pairwise(offsets)]
-    images = [np.asarray(Image.open(io.BytesIO(code)).convert("RGB")) for code in coded]
-    return np.stack(images), arrays["y"]
-
-
-@lru_cache(maxsize=1)
-def _fsdd() -> tuple[np.ndarray, np.ndarray]:
-    """Spoken digits as grey pictures of their log spectrograms, frequency upwards."""
-    arrays = _arrays("fsdd_8k_takes0-24.npz")
-    offsets, pictures = arrays["offsets"], []
-    for i, j in pairwise(offsets):
-        wave = arrays["pcm"][i:j].astype(np.float32)
-        power = signal.spectrogram(wave, 8000, nperseg=256, noverlap=192)[2]
-        level = np.clip(np.log10(power + 1e-3), -1, 5)[::-1]
-        grey = Image.fromarray(((level + 1) / 6 * 255).astype(np.uint8))
-        pictures.append(np.asarray(grey.resize((64, 64), Image.Resampling.BILINEAR)))
-    return np.stack(pictures)[..., None], arrays["y"]
-
-
-DATA = {
-    "cifar10": _cifar10,
-    "cifar10-seen": _cifar10_seen,
-    "fashion": _fashion,
-    "mnist": _mnist,
-    "gtsrb": _gtsrb,
-    "clothing": _clothing,
-    "fsdd": _fsdd,
-}
 
 _TEN = (1, 2, 4, 5, 7, 10, 12, 13, 25, 38)
 _TWENTY = (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 25, 28, 31, 35, 38)

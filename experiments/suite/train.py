@@ -12,6 +12,8 @@ from tasks import TASKS, Case
 
 import ntkpredict as ntp
 from ntkpredict.record import to_plain, write
+from ntkpredict.score import targets
+from ntkpredict.stopping import AnyOf
 from sde import log_grid
 
 SAMPLES = 400
@@ -44,9 +46,8 @@ def train(case: Case) -> dict[str, Any]:
 
 
 def grid(case: Case) -> np.ndarray:
-    """When a run is evaluated: dense at first, then forty times, evenly, as users do."""
-    every = max(case.max_steps // 40, 1)
-    even = np.arange(every, case.max_steps + 1, every)
+    """When a run is evaluated: dense at first, then evenly, as early stopping asks for."""
+    even = AnyOf(tuple(targets(case.max_steps))).evaluations(case.max_steps)
     return np.union1d(log_grid(case.max_steps, per_decade=8), even)
 
 
