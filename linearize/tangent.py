@@ -152,6 +152,11 @@ class HeadExactTangent(TangentModel):
         moved = self.jacobian @ (params["body"] - self.body_initial)
         return self.features_initial @ kernel + moved @ (self.directions.T @ kernel) + bias
 
+    def features_along(self, params: Params) -> Float[Array, "samples directions"]:
+        """The features along the directions, Qᵀ h."""
+        moved = self.jacobian @ (params["body"] - self.body_initial)
+        return self.features_initial @ self.directions + moved
+
     def at(self, params: Params) -> HeadExactTangent:
         """The same function with other initial parameters."""
         moved = self.jacobian @ (params["body"] - self.body_initial)

@@ -58,11 +58,13 @@ class Predict(Task):
 
     budget: str = "0"
     """Share of the run's cost to spend on the forecast's accuracy, such as 5%: the real weights are
-    followed along the predicted path, and the kernel grows as they show."""
+    followed along the predicted path to see how fast the kernel grows."""
     samples: int = 512
     """Training samples to look at, at most; cost grows with it."""
     mode: Literal["head_exact", "linear"] | None = None
     """Linearisation: head_exact (default where the head is known) or linear, the paper's."""
+    kernel: Literal["growing", "frozen"] | None = None
+    """How it goes on: growing as features form (default with a head_exact mode) or frozen."""
     solver: Literal["auto", "replay", "sde", "spectral"] = "auto"
     """Of the linearised training: replay (every step), sde (the paper's), spectral (closed form of
     squared error) or auto."""
@@ -146,6 +148,7 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
                 budget=_share(command.budget),
                 samples=command.samples,
                 mode=command.mode,
+                kernel=command.kernel,
                 solver=command.solver,
                 report=report,
             )

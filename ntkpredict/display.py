@@ -26,6 +26,7 @@ from ntkpredict.score import Scores, Summary
 from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
 from ntkpredict.validate import FRACTIONS, Validation
+from ntkpredict.validity import Validity
 from sde import Stability
 
 
@@ -79,11 +80,13 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
         "training loss", "steps", "95 % interval", title="On the way", title_justify="left"
     )
     for fraction in FRACTIONS:
-        steps, interval = predicted_steps(forecast.trajectory, TargetLoss(relative=fraction))
+        target = TargetLoss(relative=fraction)
+        steps, interval = predicted_steps(forecast.trajectory, target, forecast.validity.clock)
         if steps is not None:
             loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
             table.add_row(f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", _range(interval, ""))
     console.print(table)
+    console.print(_validity(forecast.validity), style="dim")
     if forecast.stability is not None:
         console.print(_stability(forecast.stability), style="dim")
     if forecast.path is not None:
@@ -98,6 +101,13 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
         console.print(f"Note: {note}", style="dim")
 
 
+def _validity(validity: Validity) -> str:
+    return (
+        f"How far to trust it: [bold]{validity.word}[/]; half of such forecasts were within "
+        f"{100 * validity.error:.0f} % of the real steps."
+    )
+
+
 def _path(path: WeightPath) -> str:
     if path.gap is None:
         return (
@@ -107,8 +117,8 @@ def _path(path: WeightPath) -> str:
     return (
         f"Followed the real weights to step {path.steps[-1]:,} in {len(path.steps) - 1} stretches: "
         f"the kernel's part from the body went to {path.growth.min():.2g} and to "
-        f"{path.growth.max():.2g} times its size, and a stretch ended {100 * path.gap:.0f} % off "
-        "the loss expected there (median)."
+        f"{path.growth.max():.2g} times its size, features that form count {path.rate:.2g} times, "
+        f"and a stretch ended {100 * path.gap:.0f} % off the loss expected there (median)."
     )
 
 

@@ -14,9 +14,10 @@ from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
 from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.refine import WeightPath
+from ntkpredict.validity import Signals, Validity
 from sde import Stability, Trajectory
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Forecast:
         trajectory: the predicted curves, one row a simulated run (an expectation: one row).
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
+        validity: how far to trust it.
         path: the real weights along the predicted path, where there was a budget to look at them.
         cost: what a step costs on this machine.
         network: the network's name.
@@ -41,6 +43,7 @@ class Forecast:
         plan: the plan in one line.
         until: the stopping rule, as `parse` reads it.
         mode: of linearisation.
+        kernel: ``"growing"`` or ``"frozen"``.
         solver: of the training of the tangent model.
         samples: how many training samples the forecast looked at.
         forecast_seconds: what the forecast itself cost, by phase.
@@ -56,6 +59,7 @@ class Forecast:
     reason: str | None
     trajectory: Trajectory
     stability: Stability | None
+    validity: Validity
     path: WeightPath | None
     cost: CostModel
     network: str
@@ -63,6 +67,7 @@ class Forecast:
     plan: str
     until: str
     mode: str
+    kernel: str
     solver: str
     samples: int
     forecast_seconds: dict[str, float]
@@ -117,11 +122,18 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
     fields["stability"] = None if stable is None else Stability(**stable)
     times = np.array(fields["stopping_times"], float)
     fields["stopping_times"] = np.where(np.isnan(times), np.inf, times)
+    told = fields["validity"]
+    told["signals"] = Signals(**told["signals"])
+    fields["validity"] = Validity(**{**told, "clock": np.array(told["clock"], float)})
     path = fields["path"]
     if path is not None:
-        marks = {name: np.array(path[name], float) for name in ("growth", "predicted", "real")}
-        steps, spent = np.array(path["steps"], int), float(path["forward_passes"])
-        fields["path"] = WeightPath(steps, **marks, forward_passes=spent)
+        names = ("growth", "kept", "formed", "predicted", "real")
+        fields["path"] = WeightPath(
+            steps=np.array(path["steps"], int),
+            rate=float(path["rate"]),
+            forward_passes=float(path["forward_passes"]),
+            **{name: np.array(path[name], float) for name in names},
+        )
     for name in ("steps_interval", "seconds_interval"):
         fields[name] = None if fields[name] is None else tuple(fields[name])
     fields["notes"] = tuple(fields["notes"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
-from linearize import LinearTangent, Network, Projection, check
+from linearize import HeadExactTangent, LinearTangent, Network, Projection, check
 from linearize.tangent import Mode
 from linearize.types import Progress
 from ntkpredict.cost import Clock, CostModel, measure_cost
@@ -16,14 +18,15 @@ from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import Interval, predicted_steps, stopping_times
 from ntkpredict.plan import Plan
+from ntkpredict.refine import measured
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
+from ntkpredict.validity import Validity
 from sde import (
     Curve,
     Problem,
     Replay,
-    Solver,
     SolverName,
     Stability,
     Trajectory,
@@ -33,6 +36,8 @@ from sde import (
     stability,
 )
 from sde.choice import check_name
+
+Kernel = Literal["growing", "frozen"]
 
 Report = Callable[[str], Progress]
 """Called with the name of a phase; returns what is called with (done, in all) as it goes on."""
@@ -47,6 +52,7 @@ def predict(
     budget: float = 0.0,
     samples: int = 512,
     mode: Mode | None = None,
+    kernel: Kernel | None = None,
     solver: SolverName = "auto",
     projection: Projection | None = None,
     seeds: int = 8,
@@ -61,12 +67,14 @@ def predict(
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
         budget: the share of the run's own cost, in forward passes, to spend on following the real
-            weights along the predicted path, see `follow`; 0.05 is 5 %. Beyond the 0 of one
-            linearisation, it corrects the forecast by how the kernel grows.
+            weights along the predicted path, see `follow`; 0.05 is 5 %. It measures how fast this
+            network's kernel grows.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
         mode: of linearisation, see `linearize`.
+        kernel: ``"growing"`` as features form, see `sde.Growth`, or ``"frozen"``. By default it
+            grows where the mode is ``"head_exact"`` and the solver may be replay.
         solver: ``"replay"``, ``"sde"``, ``"spectral"`` or ``"auto"``, see `choose_solver`.
         projection: of parameter space, see `linearize`.
         seeds: how many minibatch orders to simulate; ``"spectral"`` gives their expectation alone,
@@ -81,7 +89,7 @@ def predict(
         ValueError: bad input: the message names the argument, its value and what is allowed.
     """
     until = TargetLoss(relative=0.1) if until is None else until
-    _check_options(network, budget, samples, mode, solver, seeds)
+    _check_options(network, budget, samples, mode, kernel, solver, seeds)
     outputs = _check(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = _Watch(clock)
@@ -93,29 +101,36 @@ def predict(
     watch.lap("tangent features")
     stable = stability(problem, plan.max_steps)
     watch.lap("stability")
-    solved_by: Solver = choose_solver(solver, problem, stable)
+    frozen = None
+    if _grows(problem, kernel, solver):
+        alone = replace(problem, seeds=problem.seeds[:1], validation=None)
+        frozen = simulation.solve(Replay(), alone, report("simulating a frozen kernel"))
+        problem = simulation.growing(problem, stable)
+    solved_by = choose_solver(solver, problem, stable)
     trajectory = simulation.solve(solved_by, problem, report("simulating training"))
     watch.lap("simulation")
     path = None
     if budget:
-        steps, _ = predicted_steps(trajectory, until)
-        run_passes = 3 * plan.batch_size * (plan.max_steps if steps is None else steps)
+        steps = np.fmin(np.median(until.steps(trajectory)), plan.max_steps)
+        run_passes = 3 * plan.batch_size * steps
         path = simulation.follow(problem, budget * run_passes, report("following the weights"))
         watch.lap("path of the weights")
-        problem, solved_by = simulation.grown(problem, path), Replay()
+        problem = measured(problem, path)
         trajectory = simulation.solve(solved_by, problem, report("simulating again"))
         watch.lap("second simulation")
-    steps, interval = predicted_steps(trajectory, until)
+    validity = Validity.of(simulation.signals(problem, trajectory, frozen, stable, path))
+    steps, interval = predicted_steps(trajectory, until, validity.clock)
     seconds, seconds_interval = _seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
         steps=steps,
         steps_interval=interval,
-        stopping_times=stopping_times(trajectory, until),
+        stopping_times=stopping_times(trajectory, until, validity.clock),
         seconds=seconds,
         seconds_interval=seconds_interval,
         reason=None if steps is not None else _reason(trajectory, stable),
         trajectory=trajectory,
         stability=stable,
+        validity=validity,
         path=path,
         cost=cost,
         network=network.name,
@@ -123,6 +138,7 @@ def predict(
         plan=plan.description,
         until=str(until),
         mode="linear" if isinstance(problem.train.model, LinearTangent) else "head_exact",
+        kernel="frozen" if problem.growth is None else "growing",
         solver=solved_by.name,
         samples=problem.samples,
         forecast_seconds=watch.laps,
@@ -144,21 +160,35 @@ class _Watch:
         self.laps[name], self._last = now - self._last, now
 
 
+def _grows(problem: Problem, kernel: Kernel | None, solver: SolverName) -> bool:
+    possible = isinstance(problem.train.model, HeadExactTangent) and solver in ("auto", "replay")
+    return possible if kernel is None else kernel == "growing"
+
+
 def _check_options(
     network: Network,
     budget: float,
     samples: int,
     mode: Mode | None,
+    kernel: Kernel | None,
     solver: SolverName,
     seeds: int,
 ) -> None:
     check_name(solver)
-    if budget and solver not in ("auto", "replay"):
-        msg = f"solver: {solver!r} follows a frozen kernel; with a budget use 'replay'"
+    if kernel not in (None, *get_args(Kernel)):
+        msg = f"kernel: got {kernel!r}; expected one of {get_args(Kernel)}"
         raise ValueError(msg)
-    if budget and mode == "linear":
-        msg = "mode: 'linear' has a frozen head; with a budget use 'head_exact'"
+    if budget and kernel == "frozen":
+        msg = "kernel: 'frozen' leaves a budget nothing to measure; expected 'growing'"
         raise ValueError(msg)
+    wanted = "a budget" if budget else "kernel='growing'"
+    if budget or kernel == "growing":
+        if solver not in ("auto", "replay"):
+            msg = f"solver: {solver!r} follows a frozen kernel; with {wanted} use 'replay'"
+            raise ValueError(msg)
+        if mode == "linear":
+            msg = f"mode: 'linear' has a frozen head; with {wanted} use 'head_exact'"
+            raise ValueError(msg)
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
         if value < least:
             msg = f"{name}: got {value}; expected at least {least}"
@@ -166,9 +196,13 @@ def _check_options(
     if not 0 <= budget < np.inf:
         msg = f"budget: got {budget}; expected a share of the run's cost, at least 0"
         raise ValueError(msg)
-    if budget and (network.head is None or not network.is_trainable(network.head.kernel)):
-        msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
-        raise ValueError(msg)
+    if network.head is None or not network.is_trainable(network.head.kernel):
+        if budget:
+            msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
+            raise ValueError(msg)
+        if kernel == "growing":
+            msg = f"kernel: 'growing' needs a trainable head in {network.name}; expected 'frozen'"
+            raise ValueError(msg)
 
 
 def _check(network: Network, data: Data, plan: Plan) -> int:
@@ -226,10 +260,7 @@ def _reason(trajectory: Trajectory, stable: Stability | None) -> str:
 
 
 def _notes(data: Data, problem: Problem, stable: Stability | None) -> tuple[str, ...]:
-    notes = [
-        "The interval assumes a clock error of 20 % at 95 %, as published for targets near the "
-        "pretraining data; far targets can take much longer.",
-    ]
+    notes = []
     if problem.samples < data.samples:
         notes.append(
             f"Looked at {problem.samples:,} of {data.samples:,} training samples and "

@@ -5,7 +5,8 @@ training goes on until the loss has fallen a little. The weights are moved there
 pass: the residuals along the way, pulled back through the network as it is now. A few real steps
 settle them, as a long step leaves the valley that training follows. The gradients there tell how
 much faster the body learns than the frozen kernel has it, and the tangent model goes on from the
-real outputs with its kernel grown by that factor.
+real outputs. How fast a kernel grows with the features, `sde.Growth` has as one number for all
+networks; what is seen here makes it this network's own.
 
 It is an exponential integrator in function space with the inner steps of a projective integrator in
 weight space (Gear and Kevrekidis 2003, doi:10.1137/S1064827501388157).
@@ -22,13 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
+from scipy.optimize import minimize_scalar
 
 from linearize import Head, HeadExactTangent, Network
 from linearize.batches import batches, map_batches
 from linearize.network import merge, with_head
 from linearize.types import Inputs, Params, Progress
-from sde import Examples, Problem, as_gradient_descent, is_coordinate_wise
-from sde.growth import grown
+from sde import Examples, Growth, Problem, as_gradient_descent, is_coordinate_wise
+from sde.growth import RATE, change
 from sde.training import gradient_step
 
 _FALL = 0.9
@@ -46,14 +48,14 @@ _PULLED = 128
 _MEASURED = 128
 """Samples whose gradients measure the growth."""
 
-_SETTLING = 5
+_SETTLING = 10
 """Real training steps after a stretch."""
 
-_GROWTH = 1.2
-"""γ ∝ loss^-1.2 where nothing is measured, about as on the suite's development runs near by."""
+_SPREAD = 0.3
+"""Of log c from task to task, and"""
 
-_FURTHEST = 5
-"""The fall of the loss up to which it grows so: γ levels off, and a guess must not run away."""
+_NOISE = 0.35
+"""of the logarithm of a measured γ: what one measurement weighs against `sde.growth.RATE`."""
 
 _CHUNK = 64
 """Samples in one pass through the network."""
@@ -66,15 +68,21 @@ class WeightPath:
     Attributes:
         steps: where they were looked at, from 0 on.
         growth: γ, the factor on the body's part of the kernel there.
+        kept: how much of the pretrained features is left there, see `sde.Growth`.
+        formed: how much of others has formed.
         predicted: the loss that the tangent model expected there, on the samples looked at.
         real: the loss of the network.
+        rate: c, how the growth follows from the features, as measured on the path.
         forward_passes: what it cost, in forward passes of one sample.
     """
 
     steps: Int[np.ndarray, " marks"]
     growth: Float[np.ndarray, " marks"]
+    kept: Float[np.ndarray, " marks"]
+    formed: Float[np.ndarray, " marks"]
     predicted: Float[np.ndarray, " marks"]
     real: Float[np.ndarray, " marks"]
+    rate: float
     forward_passes: float
 
     @property
@@ -86,20 +94,6 @@ class WeightPath:
         """
         ratios = self.real[1:] / self.predicted[1:]
         return float(np.median(np.abs(ratios - 1))) if len(ratios) else None
-
-    def factors(self, loss: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-        """γ at each step: between marks interpolated in the logarithm.
-
-        Beyond the last mark it grows as the loss falls, by `_GROWTH`, up to `_FURTHEST`.
-
-        Args:
-            loss: the training loss to expect at each step.
-        """
-        steps, end = np.arange(len(loss)), min(self.steps[-1], len(loss) - 1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            fallen = np.fmin(np.fmax(loss[end] / loss, 1), _FURTHEST)  # 1 where it is not a number
-        onward = np.where(steps > end, fallen**_GROWTH, 1)
-        return np.exp(np.interp(steps, self.steps, np.log(self.growth))) * onward
 
 
 def follow(
@@ -115,12 +109,12 @@ def follow(
 
     Args:
         network: the network, at its pretrained weights.
-        problem: the training of its `HeadExactTangent` on some samples.
+        problem: the training of its `HeadExactTangent` on some samples, with a kernel that grows.
         inputs: these samples.
         max_steps: where the path ends.
         budget: forward passes to spend, at most. A stretch costs one for each sample, eight for
-            each of at most 128 (the first one eleven), and five training steps; there are about ten
-            to twenty.
+            each of at most 128 (the first one eleven), and ten training steps; there are about ten
+            to fifteen.
         progress: called with (steps done, steps in all).
 
     Returns:
@@ -134,6 +128,11 @@ def follow(
         if progress is not None:
             progress(walk.step, max_steps)
     return walk.path()
+
+
+def measured(problem: Problem, path: WeightPath) -> Problem:
+    """The same training with the growth that a path has shown."""
+    return replace(problem, growth=replace(_growing(problem), rate=path.rate))
 
 
 class _Training(NamedTuple):
@@ -162,11 +161,11 @@ class _Walk:
         self._passes = _Passes(network, problem, self._order, max_steps)
         self._weights = network.params
         self._settler = self._passes.settler.init(network.params)
-        self._growth, self._unit = 1.0, 1.0
+        self._growth, self._unit = _growing(problem), 1.0
         self._squares: tuple[Params, Array] | None = None
         self.step, self.cost = 0, 0.0
         loss = self._loss()
-        self._marks = [(0, 1.0, loss, loss)]
+        self._marks = [(0, 1.0, 1.0, 0.0, loss, loss)]
 
     @property
     def stretch_cost(self) -> float:
@@ -178,8 +177,9 @@ class _Walk:
 
     def path(self) -> WeightPath:
         """What was seen so far."""
-        steps, growth, predicted, real = map(np.array, zip(*self._marks, strict=True))
-        return WeightPath(steps, growth, predicted, real, self.cost)
+        names = ("steps", "growth", "kept", "formed", "predicted", "real")
+        marks = dict(zip(names, map(np.array, zip(*self._marks, strict=True)), strict=True))
+        return WeightPath(**marks, rate=float(self._growth.rate), forward_passes=self.cost)
 
     def stretch(self) -> bool:
         """One stretch; false where it does not lead to finite losses and gradients."""
@@ -196,17 +196,36 @@ class _Walk:
         growth, real = self._measure() / self._unit, self._loss()
         if not (np.isfinite([predicted, real, growth]).all() and growth > 0):
             return False
-        # What holds in the middle of the next stretch, if growth goes on as it did.
-        self._growth = growth * float(np.clip(growth / self._marks[-1][1], 0.5, 2)) ** 0.5
-        self._marks.append((self.step, growth, predicted, real))
+        features = self._tangent.model.features_along(self._tangent.params)
+        kept, formed = map(float, change(self._growth.origin, features))
+        self._marks.append((self.step, growth, kept, formed, predicted, real))
+        self._growth = replace(self._growth, rate=self._rate())
         return True
+
+    def _rate(self) -> float:
+        """c, as likely as the measurements and what is known from other tasks make it."""
+        steps, growth, kept, formed, *_ = (
+            np.array(each) for each in zip(*self._marks, strict=True)
+        )
+
+        def surprise(log_rate: float) -> float:
+            law = replace(self._growth, rate=np.exp(log_rate)).squared(kept, formed)
+            law = np.minimum(
+                law, self._growth.bound[np.minimum(steps, len(self._growth.bound) - 1)]
+            )
+            if self._scaled:  # an update over the root of the mean square since the start
+                law = law / np.sqrt(np.cumsum(law * np.diff(steps, prepend=-1)) / (steps + 1))
+            errors = np.log(law[1:] / growth[1:]) / _NOISE
+            return ((log_rate - np.log(RATE)) / _SPREAD) ** 2 + (errors**2).sum()
+
+        return float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
 
     def _predict(self) -> Array:
         """Train the tangent model on; the sum of its residuals on the way."""
         model, params, optimizer = self._tangent
         self._tangent = _Training(model, params, _at_step(optimizer, self.step))
         end = min(max(int(_LONGEST * self.step), _FIRST), self._max_steps)
-        start = loss = self._marks[-1][3]
+        start = loss = self._marks[-1][-1]
         residuals = jnp.zeros(model.jacobian.shape[:2])
         while self.step < end and loss > _FALL * start:
             until = min(self.step + max(2, self.step // 10), end)
@@ -218,8 +237,9 @@ class _Walk:
     def _advance(self, until: int) -> _Training:
         """The tangent model after more steps."""
         model, params, optimizer = self._tangent
-        growth = jnp.float32(self._growth)
-        params, optimizer = self._passes.advance(model, growth, params, optimizer, self.step, until)
+        params, optimizer = self._passes.advance(
+            model, self._growth, params, optimizer, self.step, until
+        )
         return _Training(model, params, optimizer)
 
     def _pull(self, residuals: Array, moved: Array) -> None:
@@ -326,22 +346,21 @@ class _Passes:
 
         def advance(
             model: HeadExactTangent,
-            growth: Array,
+            growth: Growth,
             params: Params,
             state: Any,
             start: Array,
             end: Array,
         ) -> tuple[Params, Any]:
             """Training steps of the tangent model."""
-            grows = grown(problem.optimizer, growth[None])
-            training = replace(problem, train=Examples(model, targets), validation=None)
+            training = replace(
+                problem, train=Examples(model, targets), validation=None, growth=growth
+            )
 
             def step(i: Array, carry: Any) -> Any:
-                return gradient_step(training, grows, carry, batches[i])
+                return gradient_step(training, problem.optimizer, carry, batches[i], i)
 
-            carry = (params, (jnp.zeros((), jnp.int32), state))
-            params, (_, state) = jax.lax.fori_loop(start, end, step, carry)
-            return params, state
+            return jax.lax.fori_loop(start, end, step, (params, state))
 
         def residuals(model: HeadExactTangent, params: Params) -> Array:
             """The gradient of each sample's loss by its features, along the directions."""
@@ -371,6 +390,13 @@ class _Passes:
         self.pullback, self.push, self.train = jax.jit(pullback), jax.jit(push), jax.jit(train)
         self.features = jax.jit(lambda weights, inputs: network.features(weights, inputs, basis))
         self.loss = jax.jit(lambda model, params: objective.loss(model(params), targets).mean())
+
+
+def _growing(problem: Problem) -> Growth:
+    if problem.growth is None:
+        msg = "problem: got a frozen kernel; expected one that grows, see Simulation.growing"
+        raise ValueError(msg)
+    return problem.growth
 
 
 def _head_exact(problem: Problem) -> HeadExactTangent:

@@ -105,7 +105,7 @@ class Answers:
         trusted: whether the forecaster trusts itself; None where it does not tell.
         seconds: that the forecast took.
         forward_passes: of one sample, that it cost.
-        diverges: whether its curve diverges, or no fraction of the loss is reached.
+        diverges: whether most of its curves diverge, or no fraction of the loss is reached.
     """
 
     steps: dict[StoppingRule, float]
@@ -370,7 +370,7 @@ def _answers(content: Any) -> Answers:
     steps = {rule: _end(_optional(answer["steps"])) for rule, answer in found.items()}
     losses = [value for rule, value in steps.items() if isinstance(rule, TargetLoss)]
     curves = content["trajectory"]
-    diverges = curves is not None and bool(_curves(curves).diverged[0])
+    diverges = curves is not None and bool(to_trajectory(curves).diverged.mean() > 0.5)
     return Answers(
         steps=steps,
         intervals={rule: _interval(answer["interval"]) for rule, answer in found.items()},
@@ -393,7 +393,7 @@ def _optional(content: Any) -> float | None:
 
 
 def _curves(content: Any) -> Trajectory:
-    """One row of curves."""
+    """The one row of curves of a real run."""
     trajectory = to_trajectory(content)
     if len(trajectory.train.loss) != 1:
         msg = f"trajectory: got {len(trajectory.train.loss)} rows; expected 1"

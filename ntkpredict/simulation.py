@@ -22,25 +22,31 @@ from linearize import (
     linearize,
 )
 from linearize.batches import map_batches
-from linearize.network import merge
+from linearize.network import merge, paths
 from linearize.tangent import Mode
 from linearize.types import Inputs, Params, Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan
 from ntkpredict.refine import WeightPath, follow
 from ntkpredict.stopping import StoppingRule
+from ntkpredict.validity import Signals, difference
 from sde import (
     Examples,
+    Growth,
     Problem,
-    Replay,
     Solver,
+    Stability,
     Trajectory,
     extrapolate,
     head_directions,
     head_path,
     is_coordinate_wise,
     log_grid,
+    stable_growth,
 )
+
+_ADDED = ("bias", "beta", "b")
+"""Names of parameters that are added, in Flax, Keras and Haiku."""
 
 _MOMENT_BATCHES = 8
 """Whose gradients tell how large each coordinate's are."""
@@ -114,16 +120,47 @@ class Simulation:
         steps = self._plan.max_steps
         return follow(self._network, problem, self._split[0], steps, budget, progress=progress)
 
-    def grown(self, problem: Problem, path: WeightPath) -> Problem:
-        """The same training with the growth of the kernel that the path has shown."""
-        steps = self._plan.max_steps
-        growth = path.factors(np.ones(steps))
-        if path.steps[-1] < steps and path.gap is not None:  # what follows depends on the loss
-            for _ in range(3):
-                alone = replace(problem, seeds=self._seeds[:1], validation=None, growth=growth)
-                loss = Replay().solve(alone, self._grid).train.loss[0]
-                growth = path.factors(np.interp(np.arange(steps), self._grid, loss))
+    def growing(self, problem: Problem, stable: Stability | None) -> Problem:
+        """The same training with a kernel that grows as features form.
+
+        Args:
+            problem: the training of a `HeadExactTangent`.
+            stable: its `stability`.
+        """
+        model = problem.train.model
+        if not isinstance(model, HeadExactTangent):
+            msg = "problem: got a model with a frozen head; expected mode='head_exact'"
+            raise ValueError(msg)  # noqa: TRY004 (it is its mode that is wrong)
+        critical = None if stable is None else stable.critical_learning_rate
+        bound = stable_growth(problem.optimizer, critical, self._plan.max_steps)
+        origin = model.features_along(model.initial())
+        growth = Growth(origin, bound, _depth(self._network.body(self._network.params)))
         return replace(problem, growth=growth)
+
+    def signals(
+        self,
+        problem: Problem,
+        trajectory: Trajectory,
+        frozen: Trajectory | None,
+        stable: Stability | None,
+        path: WeightPath | None,
+    ) -> Signals:
+        """What the forecast knows of itself.
+
+        Args:
+            problem: the one that was solved.
+            trajectory: its curves.
+            frozen: the curves of a frozen kernel, where the problem's one grows.
+            stable: its `stability`.
+            path: what the growth was measured on, if on anything.
+        """
+        measured = path is not None and path.gap is not None
+        return Signals(
+            kernel="frozen" if frozen is None else "measured" if measured else "growing",
+            coordinate_wise=is_coordinate_wise(problem.optimizer),
+            difference=0.0 if frozen is None else difference(frozen, trajectory),
+            margin=None if stable is None else stable.margin,
+        )
 
     def solve(self, solver: Solver, problem: Problem, progress: Progress) -> Trajectory:
         """The curves of training on all samples."""
@@ -172,6 +209,11 @@ class Simulation:
     def _residuals(self, outputs: Array, targets: Array) -> Array:
         """The gradient of each sample's loss by its outputs."""
         return jax.grad(lambda f: self._plan.objective.loss(f, targets).sum())(outputs)
+
+
+def _depth(body: Params) -> int:
+    """The layers that train, by their arrays that multiply: not biases."""
+    return max(1, sum(path.rpartition("/")[2] not in _ADDED for path in paths(body)))
 
 
 def _sketch(moments: Params) -> Projection:

@@ -139,5 +139,5 @@ def compare_targets(
 
 
 def _compare(forecast: Forecast, run: Run, target: StoppingRule) -> Comparison:
-    predicted, interval = predicted_steps(forecast.trajectory, target)
+    predicted, interval = predicted_steps(forecast.trajectory, target, forecast.validity.clock)
     return Comparison(str(target), predicted, interval, float(target.steps(run.trajectory)[0]))

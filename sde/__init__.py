@@ -6,6 +6,7 @@ from sde.diffusion import Diffusion
 from sde.directions import head_directions, head_path
 from sde.equivariance import is_coordinate_wise, is_rotation_equivariant
 from sde.extrapolate import extrapolate
+from sde.growth import Growth, stable_growth
 from sde.minibatch import epoch_order, minibatch_order
 from sde.objective import CrossEntropy, Objective, SquaredError
 from sde.problem import Examples, Problem
@@ -22,6 +23,7 @@ __all__ = [
     "Diffusion",
     "Examples",
     "GradientDescent",
+    "Growth",
     "Objective",
     "Problem",
     "Replay",
@@ -43,4 +45,5 @@ __all__ = [
     "minibatch_order",
     "observe",
     "stability",
+    "stable_growth",
 ]

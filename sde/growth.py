@@ -1,42 +1,114 @@
 """A kernel that grows while features form.
 
-Training moves the features that the kernel is made of: its part from the body shrinks at first,
-then grows many times over. To first order that is a factor γ(t) on the body's part of the kernel.
+One linearisation freezes the kernel, and training moves it: the body's part of it first shrinks,
+then grows up to a hundredfold. What grows is the Jacobian, and it does so with the features
+themselves, as in a product of layers the derivative by one is the product of the others. So scale
+the frozen Jacobian by ρ(t), with
+
+    ρ² = (a² + c·b²)^(1 - 1/L),
+
+where a is how much of the pretrained features is left and b how much of others has formed, both
+relative to the pretrained ones, about their mean over samples and along the directions that the
+head reads, and L is the number of layers that train: one alone is linear and its Jacobian stays.
+ The tangent model has these features, so ρ costs nothing and needs no look at the
+network. c is 1 unless the weights along the path say otherwise (`ntkpredict.refine`).
+`experiments/growth` holds this against the growth at the weights of real runs.
+
+Growth stops at the edge of stability: where a larger kernel would be unstable at the learning rate,
+training keeps it from growing on (Cohen et al. 2021, arXiv:2103.00065).
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array, Float
 
+from linearize import HeadExactTangent, TangentModel
 from linearize.types import Params
+from sde.descent import as_gradient_descent
+
+RATE = 1.0
+"""c where nothing is measured: all features count alike, and ρ² is how large they are."""
 
 
-def grown(
-    optimizer: optax.GradientTransformation, growth: Float[Array, " steps"]
-) -> optax.GradientTransformation:
-    """An optimizer under which a frozen tangent model trains as one whose kernel grows.
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["origin", "bound", "rate"], meta_fields=["depth"]
+)
+@dataclass(frozen=True)
+class Growth:
+    """How the body's part of a kernel grows with the features. A pytree.
 
-    With a kernel γ(t) times that of the frozen model, a move of the body's parameters changes the
-    outputs γ(t) times as much.
-
-    Args:
-        optimizer: of the tangent model.
-        growth: γ at each step; its last value holds from then on.
+    Attributes:
+        origin: the pretrained features of the training samples along the model's directions.
+        bound: the largest γ = ρ² at each step; its last value holds from then on.
+        depth: L.
+        rate: c.
     """
 
-    def scaled(body: Array, count: Array) -> Array:
-        return body * growth[jnp.minimum(count, len(growth) - 1)]
+    origin: Float[Array, "samples directions"]
+    bound: Float[Array | np.ndarray, " steps"]
+    depth: int
+    rate: Float[Array | np.ndarray, ""] | float = RATE
 
-    def init(params: Params) -> tuple[Array, Any]:
-        return jnp.zeros((), jnp.int32), optimizer.init(params)
+    def take(self, index: Any) -> Growth:
+        """Of some of the samples."""
+        return replace(self, origin=self.origin[index])
 
-    def update(
-        gradient: Params, state: tuple[Array, Any], params: Params | None = None
-    ) -> tuple[Params, tuple[Array, Any]]:
-        count, inner = state
-        updates, inner = optimizer.update(gradient, inner, params)
-        return {**updates, "body": scaled(updates["body"], count)}, (count + 1, inner)
+    def scale(self, model: TangentModel, params: Params, step: Array | int) -> Float[Array, ""]:
+        """ρ, the factor on the body's Jacobian.
 
-    return optax.GradientTransformation(init, update)
+        Args:
+            model: the samples of this growth, two at least.
+            params: of the model.
+            step: of training.
+        """
+        assert isinstance(model, HeadExactTangent)
+        factor = self.squared(*change(self.origin, model.features_along(params)))
+        bounded = jnp.minimum(factor, jnp.asarray(self.bound)[step])
+        return jnp.sqrt(jnp.where(jnp.isfinite(factor), bounded, 1))
+
+    def squared(self, kept: Any, formed: Any) -> Any:
+        """ρ² of a and b, without the bound."""
+        return (kept**2 + self.rate * formed**2) ** (1 - 1 / self.depth)
+
+
+def change(
+    origin: Float[Array, "samples directions"], features: Float[Array, "samples directions"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """How much of the features is left, and how much of others has formed: a and b.
+
+    Not a number where the original ones do not differ between samples.
+    """
+    before, after = (values - values.mean(0) for values in (origin, features))
+    size = (before**2).sum()
+    kept = (before * after).sum() / size
+    # Not |after|² − a²|before|², which rounds to something below 0.
+    formed = jnp.sqrt(((after - kept * before) ** 2).sum() / size)
+    return kept, formed
+
+
+def stable_growth(
+    optimizer: Any, critical_rate: float | None, steps: int
+) -> Float[np.ndarray, " steps"]:
+    """The largest γ at each step: what keeps the kernel within the edge of stability.
+
+    Args:
+        optimizer: an optax transformation.
+        critical_rate: the largest learning rate at which the frozen kernel is stable; None where
+            it is not known.
+        steps: of training.
+
+    Returns:
+        At least 1; infinite where no bound is known.
+    """
+    descent = as_gradient_descent(optimizer, steps)
+    if descent is None or critical_rate is None:
+        return np.full(1, np.inf, np.float32)
+    rates = np.maximum(np.asarray(descent.learning_rate), 1e-30)
+    return np.maximum(critical_rate / rates, 1).astype(np.float32)

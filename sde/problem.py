@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from linearize import TangentModel
 from linearize.types import Params
+from sde.growth import Growth
 from sde.minibatch import Sampling, independent_order, minibatch_order
 from sde.objective import Objective, Targets
 
@@ -52,7 +53,7 @@ class Problem:
         sampling: ``"epochs"``, every sample once an epoch, as training does; or
             ``"independent"``, each batch drawn afresh from all samples, as the SDE of the paper
             has it.
-        growth: factor on the body's part of the kernel at each step, see `sde.growth`; None is 1.
+        growth: how the body's part of the kernel grows; None where it is frozen.
     """
 
     train: Examples
@@ -62,7 +63,7 @@ class Problem:
     seeds: tuple[int, ...] = (0,)
     validation: Examples | None = None
     sampling: Sampling = "epochs"
-    growth: Float[Array | np.ndarray, " steps"] | None = None
+    growth: Growth | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= self.samples:
@@ -96,4 +97,5 @@ class Problem:
 
     def take(self, index: Int[Array | np.ndarray, " subset"] | slice) -> Problem:
         """The same training on some of the training samples."""
-        return replace(self, train=self.train.take(index))
+        growth = None if self.growth is None else self.growth.take(index)
+        return replace(self, train=self.train.take(index), growth=growth)

@@ -1,11 +1,9 @@
 """The exact solver: replay every minibatch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
-import optax
 from jaxtyping import Array
 
 from linearize.types import Progress
@@ -14,7 +12,7 @@ from sde.problem import Problem
 from sde.rollout import Grid, part
 from sde.solver import Solver, as_trajectory, check_alike, evaluate, stack, unstack
 from sde.stability import Stability
-from sde.training import observe, optimizer_of, train_all
+from sde.training import observe, train_all
 from sde.trajectory import Trajectory
 
 
@@ -48,13 +46,10 @@ class Replay(Solver):
 
         @jax.jit
         def run(problem: Problem, plans: list[GradientDescent], orders: list[Array]) -> list[Any]:
-            def optimizer(plan: GradientDescent) -> optax.GradientTransformation:
-                return optimizer_of(replace(problem, optimizer=plan.transformation()))
-
             return [
                 train_all(
                     problem,
-                    optimizer,
+                    GradientDescent.transformation,
                     plans[i],
                     orders[i],
                     grid,

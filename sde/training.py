@@ -14,12 +14,14 @@ import optax
 from jaxtyping import Array
 
 from linearize.types import Params, Progress
-from sde.growth import grown
 from sde.problem import Problem
 from sde.rollout import Grid, rollout
 
 Carry: TypeAlias = tuple[Params, Any]
 Observation: TypeAlias = Callable[[Problem, Params], Any]
+
+_ENOUGH = 16
+"""Samples to tell the growth from; a smaller minibatch takes the same ones at every step."""
 
 
 def observe(
@@ -44,29 +46,40 @@ def observe(
     def run(problem: Problem, orders: Array) -> Any:
         plan = jnp.zeros(1)
         observed = train_all(
-            problem, lambda _: optimizer_of(problem), plan, orders, grid, observation, progress
+            problem, lambda _: problem.optimizer, plan, orders, grid, observation, progress
         )
         return jax.tree.map(lambda leaf: leaf[0], observed)
 
     return run(problem, problem.orders(int(grid[-1])))
 
 
-def optimizer_of(problem: Problem) -> optax.GradientTransformation:
-    """A problem's optimizer, with the growth of the kernel in it."""
-    if problem.growth is None:
-        return problem.optimizer
-    return grown(problem.optimizer, jnp.asarray(problem.growth))
-
-
 def gradient_step(
-    problem: Problem, optimizer: optax.GradientTransformation, carry: Carry, index: Array
+    problem: Problem,
+    optimizer: optax.GradientTransformation,
+    carry: Carry,
+    index: Array,
+    step: Array | int,
 ) -> Carry:
-    """One step on the minibatch of these samples."""
+    """One step on the minibatch of these samples.
+
+    A kernel that grows is a Jacobian that does: both what comes back through it, before the
+    optimizer, and what goes forth, after.
+    """
     params, state = carry
     batch = problem.train.take(index)
     gradient = jax.grad(lambda p: batch.losses(p, problem.objective).mean())(params)
-    updates, state = optimizer.update(gradient, state, params)
-    return optax.apply_updates(params, updates), state
+    if problem.growth is None:
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+    seen = index if len(index) >= _ENOUGH else jnp.arange(min(_ENOUGH, problem.samples))
+    model = problem.train.model.take(seen)
+    scale = problem.growth.take(seen).scale(model, params, step)
+    updates, state = optimizer.update(_scaled_body(gradient, scale), state, params)
+    return optax.apply_updates(params, _scaled_body(updates, scale)), state
+
+
+def _scaled_body(tree: Params, scale: Array) -> Params:
+    return {**tree, "body": scale * tree["body"]}
 
 
 def train_all(
@@ -99,7 +112,7 @@ def train_all(
 
     def advance(carry: Carry, plan: Any, order: Array, span: Array) -> Carry:
         def step(i: Array, carry: Carry) -> Carry:
-            return gradient_step(problem, optimizer(plan), carry, order[i])
+            return gradient_step(problem, optimizer(plan), carry, order[i], i)
 
         return jax.lax.fori_loop(span[0], span[1], step, carry)
 

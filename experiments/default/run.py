@@ -55,7 +55,7 @@ def case(config: dict[str, Any], data: ntp.Data, lr: float, batch_size: int, see
     run = ntp.train(network, data, plan, until)
     result: dict[str, Any] = {"run": run.to_dict(), "forecasts": {}}
     for mode in config["modes"]:
-        forecast = ntp.predict(network, data, plan, until, mode=mode)
+        forecast = ntp.predict(network, data, plan, until, mode=mode, kernel="frozen")
         rows = compare_targets(forecast, run, until, tuple(config["fractions"]))
         median = forecast.trajectory.quantile(0.5)
         result["forecasts"][mode] = to_plain(

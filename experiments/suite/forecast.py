@@ -1,36 +1,43 @@
 """The forecasts of the suite's runs, each one a small JSON file; those that are there stay.
 
-One linearisation of each task's network is solved in several ways: frozen, and with the kernel's
-growth seen along stretches of the path, few or many.
+One linearisation of each task's network is solved in several ways: frozen, growing with its
+features, and growing as measured along stretches of the path, few or many.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tasks import TASKS, Case
+from train import rounded
 
 from linearize.tangent import Mode
 from ntkpredict.interval import predicted_steps
-from ntkpredict.record import to_plain, write
-from ntkpredict.refine import WeightPath
+from ntkpredict.record import to_plain, to_trajectory, write
+from ntkpredict.refine import WeightPath, measured
 from ntkpredict.score import targets
 from ntkpredict.simulation import Simulation
-from ntkpredict.stopping import AnyOf
-from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent
+from ntkpredict.stopping import AnyOf, StoppingRule
+from ntkpredict.validity import Signals, Validity
+from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent, stability
 
-STRETCHES = (3, 6)
-"""Of the path, besides all that it takes."""
+BUDGETS = {"ours-10k": 1e4, "ours-path": np.inf}
+"""For paths, in forward passes."""
 
 SAMPLES, SEEDS = 512, 4
+
+REPLAY = Replay()
 
 
 def main(folder: Path, cases: dict[str, Case]) -> None:
     """Forecast what has not been forecast yet."""
     forecasts = folder / "forecasts"
-    for last, make in (("ours", ours), ("ntk", linear)):
+    for last, make in (("ours", ours), ("ours-path", paths), ("ntk", linear)):
         for key, case in cases.items():
             if not (forecasts / last / f"{key}.json").exists():
                 start = time.perf_counter()
@@ -40,31 +47,42 @@ def main(folder: Path, cases: dict[str, Case]) -> None:
 
 def linear(forecasting: Forecasting) -> None:
     """The paper's: one linearisation of everything, by replay and by its own equation."""
-    problem, passes, seconds = forecasting.linearised("linear")
+    problem, spent = forecasting.linearised("linear")
     plan = forecasting.plan
     if as_gradient_descent(plan.optimizer, plan.max_steps) is not None:
-        trajectory, taken = forecasting.solved(Diffusion(effective_rate=True), problem)
-        forecasting.record("ntk-elr-sde", trajectory, passes, seconds + taken)
-    trajectory, taken = forecasting.solved(Replay(), problem)
-    forecasting.record("ntk", trajectory, passes, seconds + taken)
+        forecasting.solve("ntk-elr-sde", problem, spent, solver=Diffusion(effective_rate=True))
+    forecasting.solve("ntk", problem, spent)
 
 
 def ours(forecasting: Forecasting) -> None:
-    """The head exact; the kernel frozen, or grown as a few or all stretches of the path say."""
-    problem, passes, seconds = forecasting.linearised("head_exact")
-    trajectory, taken = forecasting.solved(Replay(), problem)
-    forecasting.record("frozen", trajectory, passes, seconds + taken)
-    start = time.perf_counter()
-    path = forecasting.simulation.follow(problem, np.inf, _silent)
-    followed = time.perf_counter() - start
-    stretches = len(path.steps) - 1
-    for count in (*(n for n in STRETCHES if n < stretches), stretches):
-        part, share = _beginning(path, count), count / max(stretches, 1)
-        grown = forecasting.simulation.grown(problem, part)
-        trajectory, again = forecasting.solved(Replay(), grown)
-        name = "ours" if count == stretches else f"ours-{count}"
-        spent = seconds + taken + again + followed * share
-        forecasting.record(name, trajectory, passes + part.forward_passes, spent, part)
+    """The head exact; the kernel frozen, or growing with the features."""
+    problem, spent = forecasting.linearised("head_exact")
+    frozen, spent = forecasting.solve("frozen", problem, spent)
+    problem, spent = forecasting.growing(problem, spent)
+    forecasting.solve("ours", problem, spent, frozen)
+
+
+def paths(forecasting: Forecasting) -> None:
+    """The kernel growing as fast as the real weights along the predicted path tell."""
+    problem, spent = forecasting.linearised("head_exact")
+    frozen = to_trajectory(forecasting.read("frozen")["trajectory"])
+    problem, spent = forecasting.growing(problem, spent)
+    for name, budget in BUDGETS.items():
+        start = time.perf_counter()
+        path = forecasting.simulation.follow(problem, budget, _silent)
+        followed = spent.plus(path.forward_passes, time.perf_counter() - start)
+        forecasting.solve(name, measured(problem, path), followed, frozen, path)
+
+
+class Cost(NamedTuple):
+    """Of a forecast, in forward passes of one sample and in seconds."""
+
+    passes: float
+    seconds: float
+
+    def plus(self, passes: float, seconds: float) -> Cost:
+        """And more."""
+        return Cost(self.passes + passes, self.seconds + seconds)
 
 
 class Forecasting:
@@ -83,57 +101,68 @@ class Forecasting:
         outputs = len(TASKS[case.task].classes)
         self.simulation = Simulation(network, data, self.plan, outputs, SAMPLES, SEEDS, until)
 
-    def linearised(self, mode: Mode) -> tuple[Problem, float, float]:
-        """The tangent model's training, and its cost in forward passes and seconds."""
+    def linearised(self, mode: Mode) -> tuple[Problem, Cost]:
+        """The tangent model's training."""
         start = time.perf_counter()
         problem = self.simulation.problem(mode, None, _silent)
         rows = problem.train.model.jacobian.shape[1]
         samples = problem.samples + problem.validation.model.samples
-        return problem, samples * (1.0 + 2 * rows), time.perf_counter() - start
+        return problem, Cost(samples * (1.0 + 2 * rows), time.perf_counter() - start)
 
-    def solved(self, solver: Solver, problem: Problem) -> tuple[Trajectory, float]:
-        """The curves and how long they took."""
+    def growing(self, problem: Problem, spent: Cost) -> tuple[Problem, Cost]:
+        """The same with a kernel that grows, bounded by what is stable."""
         start = time.perf_counter()
-        trajectory = self.simulation.solve(solver, problem, _silent)
-        return trajectory, time.perf_counter() - start
+        problem = self.simulation.growing(problem, stability(problem, self.plan.max_steps))
+        return problem, spent.plus(0, time.perf_counter() - start)
 
-    def record(
+    def solve(
         self,
         name: str,
-        trajectory: Trajectory,
-        passes: float,
-        seconds: float,
+        problem: Problem,
+        spent: Cost,
+        frozen: Trajectory | None = None,
         path: WeightPath | None = None,
-    ) -> None:
-        """Write a forecaster's answers."""
-        answers = {}
-        for rule in self._rules:
-            try:
-                steps, interval = predicted_steps(trajectory, rule)
-            except ValueError:  # met before training starts
-                continue
-            answers[str(rule)] = {"steps": steps, "interval": interval}
+        solver: Solver = REPLAY,
+    ) -> tuple[Trajectory, Cost]:
+        """A forecaster's answers, written."""
+        start = time.perf_counter()
+        trajectory = self.simulation.solve(solver, problem, _silent)
+        spent = spent.plus(0, time.perf_counter() - start)
+        stable = stability(replace(problem, growth=None), self.plan.max_steps)
+        signals = self.simulation.signals(problem, trajectory, frozen, stable, path)
         (self._folder / name).mkdir(parents=True, exist_ok=True)
         content = {
             "forecaster": name,
-            "targets": answers,
-            "validity": None,
-            "trusted": None,
-            "seconds": seconds,
-            "forward_passes": passes,
-            "trajectory": trajectory.quantile(0.5),
+            **answers(trajectory, signals, self._rules),
+            "seconds": spent.seconds,
+            "forward_passes": spent.passes,
+            "trajectory": trajectory,
             "path": path,
         }
-        write(self._folder / name / f"{self._key}.json", to_plain(content))
+        write(self._folder / name / f"{self._key}.json", rounded(to_plain(content)))
+        return trajectory, spent
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What another forecaster wrote."""
+        return json.loads((self._folder / name / f"{self._key}.json").read_text())
+
+
+def answers(trajectory: Trajectory, signals: Signals, rules: list[StoppingRule]) -> dict[str, Any]:
+    """Steps and intervals of every target, and how far to trust them."""
+    validity, found = Validity.of(signals), {}
+    for rule in rules:
+        try:
+            steps, interval = predicted_steps(trajectory, rule, validity.clock)
+        except ValueError:  # met before training starts
+            continue
+        found[str(rule)] = {"steps": steps, "interval": interval}
+    return {
+        "targets": found,
+        "signals": to_plain(signals),
+        "validity": validity.error,
+        "trusted": validity.word != "poor",
+    }
 
 
 def _silent(_done: int, _total: int) -> None:
     """No progress shown."""
-
-
-def _beginning(path: WeightPath, count: int) -> WeightPath:
-    arrays = {
-        name: getattr(path, name)[: count + 1] for name in ("steps", "growth", "predicted", "real")
-    }
-    share = count / max(len(path.steps) - 1, 1)
-    return WeightPath(**arrays, forward_passes=path.forward_passes * share)

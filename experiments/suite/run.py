@@ -22,7 +22,7 @@ from ntkpredict.display import show
 from ntkpredict.score import score
 
 HERE = Path(__file__).parent
-OURS = ("ours", "ours-6", "ours-3", "frozen")
+OURS = ("ours-path", "ours-10k", "ours", "frozen")
 """From the one that spends most to the one that spends least."""
 
 

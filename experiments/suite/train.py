@@ -42,7 +42,7 @@ def train(case: Case) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
         "backend": jax.default_backend(),
     }
-    return _rounded(to_plain(record))
+    return rounded(to_plain(record))
 
 
 def grid(case: Case) -> np.ndarray:
@@ -51,12 +51,12 @@ def grid(case: Case) -> np.ndarray:
     return np.union1d(log_grid(case.max_steps, per_decade=8), even)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six digits are enough for curves."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

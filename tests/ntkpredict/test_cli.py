@@ -244,7 +244,7 @@ class TestResults:
         assert f"{path.growth.max():.2g} times its size" in text
 
     def test_a_budget_that_pays_for_nothing_is_told(self):
-        start = WeightPath(np.array([0]), *np.ones((3, 1)), 0.0)
+        start = WeightPath(np.array([0]), *np.ones((5, 1)), rate=1.0, forward_passes=0.0)
         text = "The real weights were not looked at: the budget does not pay for it once"
         assert display._path(start).startswith(text)
 

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import jax
@@ -8,9 +9,10 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict import refine
-from ntkpredict.refine import WeightPath, follow
+from ntkpredict.refine import WeightPath, follow, measured
 from ntkpredict.simulation import Simulation
-from sde import Replay
+from sde import Replay, stability
+from sde.growth import RATE, change
 
 from . import problems
 
@@ -56,10 +58,22 @@ TWO_LAYERS = layers(6, 6, scale=0.5)
 """A linear function whose kernel grows by the scale of its layers."""
 
 
-def prepare(network, data, plan, *, samples=512):
-    """A simulation of one minibatch order and its problem."""
+def prepare(network, data, plan, *, samples=512, bounded=False):
+    """A simulation of one minibatch order and its problem, with a kernel that grows."""
     simulation = Simulation(network, data, plan, 3, samples, 1, ntp.MaxSteps(1))
-    return simulation, simulation.problem("head_exact", None, silent)
+    problem = simulation.problem("head_exact", None, silent)
+    stable = stability(problem, plan.max_steps) if bounded else None
+    return simulation, simulation.growing(problem, stable)
+
+
+def frozen(problem):
+    """The same with a frozen kernel."""
+    return dataclasses.replace(problem, growth=None)
+
+
+def solved(simulation, *problems):
+    """The losses of each."""
+    return [simulation.solve(Replay(), problem, silent).train.loss for problem in problems]
 
 
 def walk(network, data, plan, budget=ENOUGH, **options):
@@ -79,12 +93,13 @@ def assert_is_a_path(path, plan):
     assert path.steps[0] == 0
     assert (np.diff(path.steps) > 0).all()
     assert path.steps[-1] <= plan.max_steps
-    assert path.growth[0] == 1
+    assert (path.growth[0], path.kept[0], path.formed[0]) == (1, 1, 0)
     assert path.predicted[0] == path.real[0]
-    for values in (path.growth, path.predicted, path.real):
+    for values in (path.growth, path.predicted, path.real, path.kept, path.formed):
         assert values.shape == path.steps.shape
         assert np.isfinite(values).all()
-        assert (values > 0).all()
+        assert values is path.kept or (values[1:] > 0).all()
+    assert 0.1 < path.rate < 10
 
 
 def rising_then_resting(peak):
@@ -129,12 +144,14 @@ class TestWhereTheBodyIsLinear:
         assert len(path.steps) > 4
         assert path.steps[-1] == plan.max_steps
         np.testing.assert_allclose(path.growth, 1, atol=1e-4)
+        assert path.formed.max() > 0.3  # though features do form
+        assert path.rate == pytest.approx(RATE, rel=1e-3)
 
     def test_the_weights_are_where_they_are_expected(self, case):
         _, _, _, path = case
         np.testing.assert_allclose(path.real, path.predicted, rtol=0.1)
         assert path.gap == np.median(np.abs(path.real / path.predicted - 1)[1:])
-        assert path.gap < 0.03
+        assert path.gap < 0.05
 
     def test_the_weights_are_where_training_leads_them(self, case, data):
         plan, _, _, path = case
@@ -146,11 +163,8 @@ class TestWhereTheBodyIsLinear:
 
     def test_the_forecast_stays(self, case):
         _, simulation, problem, path = case
-        frozen, grown = (
-            simulation.solve(Replay(), given, silent).train.loss
-            for given in (problem, simulation.grown(problem, path))
-        )
-        np.testing.assert_allclose(grown, frozen, rtol=1e-4)
+        still, grown = solved(simulation, frozen(problem), measured(problem, path))
+        np.testing.assert_allclose(grown, still, rtol=1e-4)
 
     def test_an_error_of_the_projection_does_not_look_like_growth(self, data):
         """A Jacobian twice as large as it should be, to begin with."""
@@ -174,33 +188,59 @@ class TestWhereTheBodyIsLinear:
         np.testing.assert_allclose(path.real, real[path.steps], rtol=0.06)
 
 
-class TestWhereFeaturesForm:
-    PLANS = (
-        ntp.Plan.sgd(0.02, momentum=0.5, batch_size=8, max_steps=140),
-        ntp.Plan.adamw(0.005, weight_decay=0.0, batch_size=8, max_steps=80),
-    )
+FORMING = (
+    ntp.Plan.sgd(0.02, momentum=0.5, batch_size=8, max_steps=140),
+    ntp.Plan.adamw(0.005, weight_decay=0.0, batch_size=8, max_steps=80),
+)
 
-    @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
-    def test_the_forecast_is_corrected(self, data, plan):
-        until = ntp.TargetLoss(relative=0.25)
-        real = ntp.train(TWO_LAYERS, data, plan, until)
-        simulation, problem = prepare(TWO_LAYERS, data, plan)
-        path = simulation.follow(problem, ENOUGH, silent)
+
+@pytest.fixture(scope="module", params=FORMING, ids=lambda plan: plan.name)
+def forming(request, data):
+    """A plan, a simulation with its problem, and the path, where features form."""
+    simulation, problem = prepare(TWO_LAYERS, data, request.param)
+    return request.param, simulation, problem, simulation.follow(problem, ENOUGH, silent)
+
+
+class TestWhereFeaturesForm:
+    def test_the_forecast_is_corrected(self, forming, data):
+        """Most of it by the law alone; the path adds little here, where all is as it has it."""
+        plan, simulation, problem, path = forming
         assert_is_a_path(path, plan)
         assert path.growth[-1] > 3
-        frozen, grown = (
+        until = ntp.TargetLoss(relative=0.25)
+        real = ntp.train(TWO_LAYERS, data, plan, until).steps
+        still, grown, seen = (
             until.steps(simulation.solve(Replay(), given, silent))[0]
-            for given in (problem, simulation.grown(problem, path))
+            for given in (frozen(problem), problem, measured(problem, path))
         )
-        assert frozen > 1.3 * real.steps
-        assert grown == pytest.approx(real.steps, rel=0.1)
-        assert abs(grown - real.steps) < 0.2 * abs(frozen - real.steps)
+        assert still > 1.3 * real
+        assert abs(grown - real) < 0.6 * abs(still - real)
+        assert seen == pytest.approx(real, rel=0.17)
+        assert abs(seen - real) < abs(grown - real)
 
-    def test_growth_is_that_of_the_real_gradients(self, data):
+    def test_growth_follows_from_the_features(self, forming):
+        plan, _, problem, path = forming
+        law = measured(problem, path).growth.squared(path.kept, path.formed)
+        if "adamw" in plan.name:  # updates go by the root of the mean square since the start
+            mean = [np.interp(np.arange(step + 1), path.steps, law).mean() for step in path.steps]
+            law = law / np.sqrt(mean)
+        np.testing.assert_allclose(path.growth, law, rtol=0.5)
+
+    def test_features_are_those_of_the_real_weights(self, forming, data):
+        """At the end of a real run."""
+        plan, _, problem, path = forming
+        body = ntp.train(TWO_LAYERS, data, plan).params["body"]
+        features = data.train[0] @ body["0"] @ body["1"] @ problem.train.model.directions
+        kept, formed = map(float, change(problem.growth.origin, features))
+        assert path.steps[-1] == plan.max_steps
+        assert path.kept[-1] == pytest.approx(kept, abs=0.5)
+        assert path.formed[-1] == pytest.approx(formed, rel=0.15)
+
+    @pytest.mark.parametrize("forming", FORMING[:1], indirect=True, ids=["sgd"])
+    def test_growth_is_that_of_the_real_gradients(self, forming, data):
         """The body's squared gradient at the end of a real run, over that of the same residuals
         pulled back through the weights at its start."""
-        plan = self.PLANS[0]
-        path = walk(TWO_LAYERS, data, plan)
+        plan, *_, path = forming
         inputs, labels = data.train
         end = ntp.train(TWO_LAYERS, data, plan).params
         probabilities = jax.nn.softmax(TWO_LAYERS.apply(end, inputs))
@@ -222,7 +262,7 @@ class TestWhereFeaturesForm:
         assert path.growth[-1] == pytest.approx(expected, rel=0.25)
 
     def test_through_predict(self, data):
-        plan, until = self.PLANS[0], ntp.TargetLoss(relative=0.25)
+        plan, until = FORMING[0], ntp.TargetLoss(relative=0.25)
         real = ntp.train(TWO_LAYERS, data, plan, until)
         phases = {}
 
@@ -230,45 +270,102 @@ class TestWhereFeaturesForm:
             phases[phase] = []
             return lambda done, total: phases[phase].append((done, total))
 
-        frozen, grown = (
-            ntp.predict(
-                TWO_LAYERS, data, plan, until, budget=budget, seeds=1, report=report, solver=solver
-            )
-            for budget, solver in ((0.0, "auto"), (2.0, "replay"))
+        law, seen = (
+            ntp.predict(TWO_LAYERS, data, plan, until, budget=budget, seeds=1, report=report)
+            for budget in (0.0, 2.0)
         )
-        assert frozen.path is None
-        assert grown.solver == "replay"
-        assert grown.forecast_seconds.keys() - frozen.forecast_seconds.keys() == {
+        assert law.path is None
+        assert law.kernel == seen.kernel == "growing"
+        assert law.solver == seen.solver == "replay"
+        assert seen.forecast_seconds.keys() - law.forecast_seconds.keys() == {
             "path of the weights",
             "second simulation",
         }
-        assert phases["following the weights"][-1] == (grown.path.steps[-1], plan.max_steps)
-        spent, run_passes = grown.path.forward_passes, 3 * 8 * frozen.steps
+        assert phases["following the weights"][-1] == (seen.path.steps[-1], plan.max_steps)
+        spent, run_passes = seen.path.forward_passes, 3 * 8 * law.steps
         assert 0 < spent <= 2 * run_passes
-        assert abs(grown.steps - real.steps) < 0.3 * abs(frozen.steps - real.steps)
-        assert grown.stopping_times.shape == (41,)
+        assert (law.steps, seen.steps) == pytest.approx((real.steps, real.steps), rel=0.2)
+        assert seen.stopping_times.shape == (41,)
 
-    def test_beyond_a_short_path_growth_levels_off(self, data):
-        """A guess of growth must not make a steady run diverge."""
+    def test_a_short_path_does_no_harm(self, data):
+        """One measurement moves the rate little, and a steady run stays one."""
         plan = ntp.Plan.sgd(0.05, momentum=0.5, batch_size=8, max_steps=1000)
         until = ntp.TargetLoss(relative=0.02)
-        simulation, problem = prepare(TWO_LAYERS, data, plan)
+        simulation, problem = prepare(TWO_LAYERS, data, plan, bounded=True)
         path = simulation.follow(problem, 1200.0, silent)
-        assert path.steps[-1] < 20
-        further = simulation.grown(problem, path)
-        assert 2 < further.growth.max() / path.growth[-1] < 10
-        frozen, grown = (simulation.solve(Replay(), given, silent) for given in (problem, further))
-        assert not grown.diverged.any()
+        assert len(path.steps) == 2
+        assert 0.5 < path.rate < 2
+        still, seen = (
+            simulation.solve(Replay(), given, silent)
+            for given in (frozen(problem), measured(problem, path))
+        )
+        assert not seen.diverged.any()
         real = ntp.train(TWO_LAYERS, data, plan, until).steps
-        assert abs(until.steps(grown)[0] - real) < 0.5 * abs(until.steps(frozen)[0] - real)
+        assert abs(until.steps(seen)[0] - real) < 0.5 * abs(until.steps(still)[0] - real)
+
+
+@pytest.fixture(scope="module")
+def beginning(data):
+    """A path that has not begun."""
+    _, problem = prepare(TWO_LAYERS, data, PLAN)
+    return refine._Walk(TWO_LAYERS, problem, data.train[0], PLAN.max_steps)
+
+
+class TestRate:
+    """c by the features along the path and the growth measured there."""
+
+    @pytest.fixture
+    def walk(self, beginning):
+        return copy.copy(beginning)
+
+    def rate(self, walk, *marks):
+        """From (step, growth, kept, formed)."""
+        walk._marks = [(0, 1.0, 1.0, 0.0, 3.0, 3.0), *((*mark, 2.0, 2.0) for mark in marks)]
+        return walk._rate()
+
+    @pytest.mark.parametrize("count", [1, 4, 1000])
+    @pytest.mark.parametrize("ratio", [0.5, 3.0])
+    def test_is_the_mean_of_the_prior_and_the_measurements(self, walk, count, ratio):
+        """With γ = √c·b, where nothing pretrained is left, log c is a regression by least squares;
+        many measurements outweigh what is known from other tasks."""
+        formed = np.linspace(1, 6, count)
+        marks = zip(np.arange(count) + 1, ratio * formed, np.zeros(count), formed, strict=True)
+        weight = 0.25 * count / refine._NOISE**2
+        prior = 1 / refine._SPREAD**2
+        expected = weight * 2 * np.log(ratio) / (weight + prior)
+        assert np.log(self.rate(walk, *marks)) == pytest.approx(expected, abs=1e-3)
+
+    def test_is_the_prior_where_the_pretrained_features_are_all(self, walk):
+        assert self.rate(walk, (9, 3.0, 1.7, 0.0)) == pytest.approx(RATE, rel=1e-3)
+
+    def test_is_the_prior_beyond_the_edge_of_stability(self, walk):
+        """There growth tells nothing of the features."""
+        walk._growth = dataclasses.replace(walk._growth, bound=np.array([1e9, 2.0]))
+        assert self.rate(walk, (9, 2.0, 0.0, 30.0)) == pytest.approx(RATE, rel=1e-3)
+        assert self.rate(walk, (9, 2.0, 0.0, 1.0)) > 1.1
+
+    def test_of_a_coordinate_wise_optimizer_goes_by_the_growth_since_the_start(self, walk):
+        """A growth of 4 that lasts is one of 4/√4 for updates that are divided by it."""
+        walk._scaled = True
+        steps = np.array([10, 10_000, 20_000, 30_000])
+        assert self.rate(walk, *((step, 2.0, 0.0, 4.0) for step in steps[1:])) == pytest.approx(
+            RATE, rel=0.01
+        )
+
+    def test_is_what_the_problem_gets(self, data):
+        _, problem = prepare(TWO_LAYERS, data, PLAN)
+        path = WeightPath(np.array([0]), *np.ones((5, 1)), rate=0.7, forward_passes=0.0)
+        grown = measured(problem, path)
+        assert grown.growth == dataclasses.replace(problem.growth, rate=0.7)
+        assert grown == dataclasses.replace(problem, growth=grown.growth)
 
 
 class TestBudget:
-    """48 samples in batches of 8: a stretch costs 48 + 8·48 + 3·8·5, the first one 3·48 more."""
+    """48 samples in batches of 8: a stretch costs 48 + 8·48 + 3·8·10, the first one 3·48 more."""
 
-    STRETCH, FIRST = 552, 696
+    STRETCH, FIRST = 672, 816
 
-    @pytest.mark.parametrize("budget", [0.0, 695.9])
+    @pytest.mark.parametrize("budget", [0.0, 815.9])
     def test_where_it_pays_for_nothing_there_is_nothing(self, data, budget):
         path = walk(LINEAR_BODY, data, PLAN, budget)
         np.testing.assert_array_equal(path.steps, [0])
@@ -278,8 +375,9 @@ class TestBudget:
         np.testing.assert_allclose([*path.predicted, *path.real], loss, rtol=1e-5)
         assert path.forward_passes == 0
         assert path.gap is None
+        assert path.rate == RATE
 
-    @pytest.mark.parametrize("budget", [696.0, 1247.9, 1248.0, 2000.0])
+    @pytest.mark.parametrize("budget", [816.0, 1487.9, 1488.0, 2500.0])
     def test_is_kept(self, data, budget):
         path = walk(LINEAR_BODY, data, PLAN, budget)
         stretches = 1 + int((budget - self.FIRST) // self.STRETCH)
@@ -312,9 +410,9 @@ class TestBudget:
         monkeypatch.setattr(refine, "_Passes", Counted)
         monkeypatch.setattr(refine, "_PULLED", most)
         monkeypatch.setattr(refine, "_MEASURED", most)
-        path = walk(LINEAR_BODY, data, dataclasses.replace(PLAN, max_steps=40), 1500.0)
+        path = walk(LINEAR_BODY, data, dataclasses.replace(PLAN, max_steps=40), 1700.0)
         assert len(path.steps) > 2
-        assert sum(spent) == path.forward_passes <= 1500
+        assert sum(spent) == path.forward_passes <= 1700
 
     def test_progress_goes_on(self, data):
         simulation, problem = prepare(LINEAR_BODY, data, PLAN)
@@ -329,7 +427,6 @@ class TestBudget:
         path = simulation.follow(problem, ENOUGH, silent)
         assert_is_a_path(path, plan)
         assert path.steps[-1] == steps
-        assert simulation.grown(problem, path).growth.shape == (steps,)
 
 
 class TestDivergence:
@@ -350,13 +447,11 @@ class TestDivergence:
         """The rate explodes after 25 steps."""
         rate = optax.piecewise_constant_schedule(0.02, {25: 1e5})
         plan = ntp.Plan(optax.sgd(rate), 8, 60, loss)
-        simulation, problem = prepare(TWO_LAYERS, data, plan)
+        simulation, problem = prepare(TWO_LAYERS, data, plan, bounded=True)
         path = simulation.follow(problem, ENOUGH, silent)
         assert_is_a_path(path, plan)
         assert 10 < path.steps[-1] <= 30
-        grown = simulation.grown(problem, path)
-        assert np.isfinite(grown.growth).all()
-        assert simulation.solve(Replay(), grown, silent).diverged.all()
+        assert simulation.solve(Replay(), measured(problem, path), silent).diverged.all()
 
     def test_nothing_to_learn_leaves_the_start(self, data):
         """Every unit is dead: there is no gradient to compare."""
@@ -365,73 +460,34 @@ class TestDivergence:
         np.testing.assert_array_equal(path.steps, [0])
 
 
-class TestFactors:
-    PATH = WeightPath(
-        steps=np.array([0, 2, 6]),
-        growth=np.array([1.0, 4.0, 0.25]),
-        predicted=np.ones(3),
-        real=np.array([1.0, 1.5, 0.9]),
-        forward_passes=3.0,
-    )
-
-    def test_are_interpolated_in_the_logarithm(self):
-        expected = [1, 2, 4, 2, 1, 0.5, 0.25]
-        np.testing.assert_allclose(self.PATH.factors(np.ones(7)), expected)
-
-    def test_hold_the_last_value_while_the_loss_does_not_fall(self):
-        loss = np.array([9, 8, 7, 6, 5, 4, 1.0, 1.0, 3.0, 1.0])
-        np.testing.assert_allclose(self.PATH.factors(loss)[6:], 0.25)
-
-    def test_grow_as_the_loss_falls_from_then_on(self):
-        """And up to a limit, beyond which nothing is known."""
-        loss = np.array([9, 8, 7, 6, 5, 4, 1.0, 0.5, 0.25, 1e-3, 1e-9, 0.0])
-        found = self.PATH.factors(loss)
-        np.testing.assert_array_equal(found[:7], self.PATH.factors(np.ones(12))[:7])
-        np.testing.assert_allclose(found[7:9], 0.25 * np.array([2, 4]) ** refine._GROWTH)
-        np.testing.assert_allclose(found[9:], 0.25 * refine._FURTHEST**refine._GROWTH)
-
-    def test_do_not_depend_on_what_is_not_a_number(self):
-        for loss in (np.nan, np.inf):
-            for start in (1.0, loss):
-                curve = np.array([9, 8, 7, 6, 5, 4, start, loss, loss])
-                np.testing.assert_allclose(self.PATH.factors(curve)[6:], 0.25)
-
-    def test_of_a_run_shorter_than_the_path(self):
-        np.testing.assert_allclose(self.PATH.factors(np.ones(4)), [1, 2, 4, 2])
-
-    def test_of_the_start_alone_are_one(self):
-        start = WeightPath(np.array([0]), *np.ones((3, 1)), 0.0)
-        np.testing.assert_array_equal(start.factors(np.ones(5)), np.ones(5))
-        assert start.gap is None
-
-    def test_the_gap_is_the_median_of_the_stretches(self):
-        assert self.PATH.gap == pytest.approx((0.5 + 0.1) / 2)
-
-
 class TestKinds:
-    """Networks of which not everything trains, or not at once."""
+    """Networks of which not everything trains, or not at once.
+
+    Their units saturate, so their kernels grow less than the law has it: a stretch misses more.
+    """
 
     @pytest.mark.parametrize(
-        ("options", "plan"),
+        ("options", "plan", "gap"),
         [
-            ({"trainable": ["body/1", "head/*"]}, PLAN),
-            ({"trainable": ["body/*", "head/kernel"]}, PLAN),
-            ({"head": 0.0}, PLAN),
-            ({"head": 0.0}, ntp.Plan.adamw(0.01, batch_size=8, max_steps=60)),
+            ({"trainable": ["body/1", "head/*"]}, PLAN, 0.05),
+            ({"trainable": ["body/*", "head/kernel"]}, PLAN, 0.05),
+            ({"head": 0.0}, PLAN, 0.07),
+            ({"head": 0.0}, ntp.Plan.adamw(0.01, batch_size=8, max_steps=60), 0.3),
         ],
         ids=["frozen early layer", "frozen bias of the head", "head of zeros", "of zeros, adamw"],
     )
-    def test_are_followed(self, data, options, plan):
+    def test_are_followed(self, data, options, plan, gap):
         network = layers(6, 6, activation=jnp.tanh, scale=0.5, **options)
         simulation, problem = prepare(network, data, plan)
         path = simulation.follow(problem, ENOUGH, silent)
         assert_is_a_path(path, plan)
         assert path.steps[-1] == plan.max_steps
-        assert path.gap < 0.05
+        assert path.gap < gap
+        assert path.rate <= RATE
         real = real_losses(network, data, plan)
-        np.testing.assert_allclose(path.real, real[path.steps], rtol=0.12)
-        grown = simulation.solve(Replay(), simulation.grown(problem, path), silent)
-        assert grown.train.loss[0, -1] < 0.7 * real[0]
+        np.testing.assert_allclose(path.real, real[path.steps], rtol=0.25)
+        (grown,) = solved(simulation, measured(problem, path))
+        assert grown[0, -1] < 0.7 * real[0]
 
     def test_inputs_may_be_a_tree(self, data):
         def halve(split):
@@ -454,12 +510,21 @@ class TestKinds:
         np.testing.assert_array_equal(path.steps, [0])
         assert path.forward_passes == 0
         until = ntp.TargetLoss(relative=0.8)
-        frozen, grown = (
-            ntp.predict(network, data, PLAN, until, budget=budget, seeds=1, solver="replay")
-            for budget in (0.0, 0.5)
+        still, grown = (
+            ntp.predict(network, data, PLAN, until, seeds=1, solver="replay", **options)
+            for options in ({"kernel": "frozen"}, {"budget": 0.5})
         )
-        assert grown.steps == frozen.steps
+        assert grown.steps == pytest.approx(still.steps, rel=1e-5)
         np.testing.assert_array_equal(grown.path.steps, [0])
+
+    def test_a_frozen_kernel_is_refused(self, data, refused):
+        simulation, problem = prepare(LINEAR_BODY, data, PLAN)
+        path = WeightPath(np.array([0]), *np.ones((5, 1)), rate=1.0, forward_passes=0.0)
+        message = "problem: got a frozen kernel; expected one that grows, see Simulation.growing"
+        with refused(message):
+            simulation.follow(frozen(problem), ENOUGH, silent)
+        with refused(message):
+            measured(frozen(problem), path)
 
     def test_a_plain_tangent_model_is_refused(self, data, refused):
         simulation = Simulation(LINEAR_BODY, data, PLAN, 3, 512, 1, ntp.MaxSteps(1))

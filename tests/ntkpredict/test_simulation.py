@@ -1,4 +1,5 @@
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ import pytest
 import ntkpredict as ntp
 from linearize import Identity, ScaledSketch
 from ntkpredict.data import subset_index
-from ntkpredict.simulation import Simulation
-from sde import Diffusion, Problem, Replay, Spectral, extrapolate, log_grid
+from ntkpredict.simulation import Simulation, _depth
+from sde import Diffusion, Problem, Replay, Spectral, extrapolate, log_grid, stability
 
 PLAN = ntp.Plan.sgd(0.02, batch_size=4, max_steps=30, loss="squared_error", seed=7)
 
@@ -175,6 +176,71 @@ class TestScaledSketch:
         plan = ntp.Plan(optax.adam(0.1), 7, 30)
         simulation = Simulation(mlp, data, plan, 3, 512, 2, until)
         assert simulation.problem("linear", Identity(), silent).train.model.exact  # as asked for
+
+
+class Layer(NamedTuple):
+    """As some frameworks keep their parameters."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+ONE = np.ones((2, 2), np.float32)
+
+
+class TestGrowing:
+    @pytest.fixture
+    def grown(self, build, mlp):
+        def grown(stable=None, network=mlp, **options):
+            simulation, problem = build(network=network, mode="head_exact", **options)
+            return problem, simulation.growing(problem, stable)
+
+        return grown
+
+    def test_is_the_same_training_from_the_pretrained_features(self, grown, mlp):
+        problem, growing = grown()
+        assert dataclasses.replace(growing, growth=None) == problem
+        model = problem.train.model
+        features = model.features_initial @ model.directions
+        np.testing.assert_allclose(growing.growth.origin, features, rtol=1e-5, atol=1e-6)
+        assert growing.growth.rate == 1
+        np.testing.assert_array_equal(growing.growth.bound, [np.inf])
+
+    def test_is_bounded_by_what_is_stable(self, grown):
+        plan = ntp.Plan.sgd(0.02, batch_size=4, max_steps=30, schedule="cosine")
+        problem, _ = grown(plan=plan)
+        stable = stability(problem, 30)
+        assert stable.margin > 2
+        _, growing = grown(stable, plan=plan)
+        bound = growing.growth.bound
+        assert bound.shape == (30,)
+        assert bound[0] == pytest.approx(stable.margin, rel=1e-3)
+        assert (np.diff(bound) > 0).all()  # as the rate falls
+
+    @pytest.mark.parametrize(
+        ("body", "depth"),
+        [
+            ({"a": {"kernel": ONE, "bias": ONE}, "b": {"kernel": ONE, "bias": ONE}}, 2),
+            ({"a/conv": {"w": ONE, "b": ONE}, "norm": {"gamma": ONE, "beta": ONE}}, 2),
+            ([Layer(ONE, ONE), Layer(ONE, ONE), Layer(ONE, ONE)], 3),
+            ((ONE, ONE), 2),
+            (ONE, 1),
+            ({"only": {"bias": ONE}}, 1),
+            ({}, 1),
+        ],
+        ids=["flax", "haiku", "attributes", "tuple", "array", "bias", "nothing"],
+    )
+    def test_counts_the_layers_that_train(self, body, depth):
+        assert _depth(body) == depth
+
+    def test_counts_no_frozen_layers(self, grown, mlp, frozen_mlp):
+        assert grown()[1].growth.depth == 1  # of the one below the head
+        assert grown(network=frozen_mlp)[1].growth.depth == 1
+
+    def test_a_frozen_head_is_refused(self, build, refused):
+        simulation, problem = build(mode="linear")
+        with refused("problem: got a model with a frozen head; expected mode='head_exact'"):
+            simulation.growing(problem, None)
 
 
 class TestSolve:

@@ -1,0 +1,106 @@
+"""How far a forecast can be trusted, from what it knows of itself.
+
+What forecasts of the development runs of `experiments/suite` were off by grows with a few signals
+that are there before training. Their fit (`experiments/suite/calibrate.py`, shipped as
+`calibration.json`) scales the errors that were seen there to this forecast: a conformal interval
+with normalised scores (Lei et al. 2018, doi:10.1080/01621459.2017.1307116).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from sde import Trajectory
+
+Word = Literal["good", "fair", "poor"]
+Kernel = Literal["frozen", "growing", "measured"]
+
+GOOD, FAIR = 0.1, 0.25
+"""The largest errors to expect, of steps, that are called so."""
+
+MOST = 2.0
+TENTH = 0.1
+
+LOOSE = 50.0
+"""A learning rate that could grow so many times is far from the edge of stability."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a forecast knows of itself.
+
+    Attributes:
+        kernel: frozen, growing with its features, or growing as measured along the path.
+        coordinate_wise: whether the optimizer is Adam or one of its kind.
+        difference: |ln| of the losses that the frozen and the growing kernel expect, over each
+            other, the largest until a tenth of the initial one is left, up to `MOST`: what rests on
+            the growth. 0 for a frozen kernel.
+        margin: how many times the learning rate could grow; None where no rule is known.
+    """
+
+    kernel: Kernel
+    coordinate_wise: bool
+    difference: float
+    margin: float | None
+
+    @property
+    def regressors(self) -> Float[np.ndarray, " regressors"]:
+        """Of the logarithm of the spread: 1, is it Adam, the difference, how near the edge."""
+        near = 0.0 if self.margin is None else np.log(LOOSE / max(self.margin, 1e-3))
+        return np.array([1.0, self.coordinate_wise, self.difference, np.clip(near, 0, 4)])
+
+
+@dataclass(frozen=True)
+class Validity:
+    """What to expect of a forecast's steps.
+
+    Attributes:
+        word: ``"good"`` where the error to expect is up to 10 %, ``"fair"`` up to 25 %, else
+            ``"poor"``.
+        error: half of such forecasts were closer, as a share of the real steps.
+        clock: ln(real / predicted) steps of such forecasts, equally likely each.
+        signals: what it is told from.
+    """
+
+    word: Word
+    error: float
+    clock: Float[np.ndarray, " outcomes"]
+    signals: Signals
+
+    @classmethod
+    def of(cls, signals: Signals) -> Validity:
+        """From the errors of the development runs."""
+        fit = _calibration()[signals.kernel]
+        clock = spread(signals, fit["weights"]) * np.array(fit["outcomes"])
+        error = float(np.median(np.abs(np.expm1(-clock))))
+        word: Word = "good" if error <= GOOD else "fair" if error <= FAIR else "poor"
+        return cls(word, error, clock, signals)
+
+
+def spread(signals: Signals, weights: Any) -> float:
+    """Of ln(real / predicted) steps."""
+    return float(np.exp(signals.regressors @ np.asarray(weights)))
+
+
+def difference(frozen: Trajectory, growing: Trajectory) -> float:
+    """See `Signals`."""
+    still, moving = (np.median(curves.train.loss, axis=0) for curves in (frozen, growing))
+    if not (np.isfinite(still).all() and np.isfinite(moving).all()):
+        return MOST
+    until = moving > TENTH * moving[0]
+    tiny = np.finfo(float).tiny
+    ratio = np.log(np.fmax(still[until], tiny) / np.fmax(moving[until], tiny))
+    return float(min(np.abs(ratio).max(initial=0), MOST))
+
+
+@lru_cache
+def _calibration() -> Any:
+    path = resources.files("ntkpredict").joinpath("calibration.json")
+    return json.loads(path.read_text(encoding="utf-8"))
