@@ -10,9 +10,9 @@ the frozen Jacobian by ρ(t), with
 where a is how much of the pretrained features is left and b how much of others has formed, both
 relative to the pretrained ones, about their mean over samples and along the directions that the
 head reads, and L is the number of layers that train: one alone is linear and its Jacobian stays.
- The tangent model has these features, so ρ costs nothing and needs no look at the
-network. c is 1 unless the weights along the path say otherwise (`ntkpredict.refine`).
-`experiments/growth` holds this against the growth at the weights of real runs.
+The tangent model has these features, so ρ costs nothing and needs no look at the network. c is 1
+unless the weights along the path say otherwise (`ntkpredict.refine`). `experiments/growth` holds
+this against the growth at the weights of real runs.
 
 Growth stops at the edge of stability: where a larger kernel would be unstable at the learning rate,
 training keeps it from growing on (Cohen et al. 2021, arXiv:2103.00065).

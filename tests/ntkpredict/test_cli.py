@@ -177,7 +177,7 @@ class TestResults:
         assert outcome.err == ""
         assert outcome.out.startswith("Fine-tuning mlp on points: sgd, lr 0.05")
         assert "loss<=0.5x after about " in outcome.out
-        assert "Note: " in outcome.out
+        assert "How far to trust it: " in outcome.out
 
     def test_the_solver_can_be_chosen(self, command, task):
         linear = (*task, "--mode", "linear", "--lr", "0.005", "--loss", "squared_error")

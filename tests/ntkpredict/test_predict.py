@@ -467,6 +467,77 @@ class TestBudget:
                 ntp.predict(network, data, PLAN, ntp.MaxSteps(5), budget=0.05)
 
 
+class TestKernel:
+    """Frozen, or growing as features form; how it grows is tested where it does."""
+
+    PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=20)
+
+    @pytest.mark.parametrize(
+        ("options", "kernel", "solver"),
+        [
+            ({}, "growing", "replay"),
+            ({"solver": "replay"}, "growing", "replay"),
+            ({"kernel": "growing"}, "growing", "replay"),
+            ({"kernel": "frozen", "solver": "replay"}, "frozen", "replay"),
+            ({"solver": "sde"}, "frozen", "sde"),
+            ({"mode": "linear"}, "frozen", "replay"),
+        ],
+        ids=str,
+    )
+    def test_grows_where_the_head_is_exact_and_every_step_is_replayed(
+        self, mlp, data, options, kernel, solver
+    ):
+        forecast = ntp.predict(mlp, data, self.PLAN, ntp.MaxSteps(5), seeds=1, **options)
+        assert (forecast.kernel, forecast.solver) == (kernel, solver)
+        assert forecast.path is None
+
+    def test_a_layer_that_trains_alone_does_not_grow(self, mlp, data):
+        growing, frozen = (
+            ntp.predict(mlp, data, self.PLAN, ntp.MaxSteps(5), seeds=2, kernel=kernel)
+            for kernel in ("growing", "frozen")
+        )
+        for split in ("train", "validation"):
+            losses = (getattr(each.trajectory, split).loss for each in (growing, frozen))
+            np.testing.assert_allclose(*losses, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"kernel": "melting"},
+                "kernel: got 'melting'; expected one of ('growing', 'frozen')",
+            ),
+            (
+                {"kernel": "frozen", "budget": 0.05},
+                "kernel: 'frozen' leaves a budget nothing to measure; expected 'growing'",
+            ),
+            (
+                {"kernel": "growing", "solver": "sde"},
+                "solver: 'sde' follows a frozen kernel; with kernel='growing' use 'replay'",
+            ),
+            (
+                {"kernel": "growing", "solver": "spectral"},
+                "solver: 'spectral' follows a frozen kernel; with kernel='growing' use 'replay'",
+            ),
+            (
+                {"kernel": "growing", "mode": "linear"},
+                "mode: 'linear' has a frozen head; with kernel='growing' use 'head_exact'",
+            ),
+        ],
+        ids=lambda value: str(value) if isinstance(value, dict) else "",
+    )
+    def test_is_refused(self, mlp, data, refused, options, message):
+        with refused(message):
+            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), **options)
+
+    def test_grows_under_a_head_that_trains(self, mlp, data, refused):
+        headless = ntp.Network.from_function(mlp.function, mlp.params)
+        fixed = ntp.Network.from_function(mlp.function, mlp.params, head="head", trainable="body")
+        for network in (headless, fixed):
+            with refused("kernel: 'growing' needs a trainable head in network; expected 'frozen'"):
+                ntp.predict(network, data, PLAN, ntp.MaxSteps(5), kernel="growing")
+
+
 SOLVERS = ["auto", "replay", "sde", "spectral"]
 CLIPPING = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5))
 
