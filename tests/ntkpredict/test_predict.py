@@ -504,10 +504,6 @@ class TestKernel:
         ("options", "message"),
         [
             (
-                {"kernel": "melting"},
-                "kernel: got 'melting'; expected one of ('growing', 'frozen')",
-            ),
-            (
                 {"kernel": "frozen", "budget": 0.05},
                 "kernel: 'frozen' leaves a budget nothing to measure; expected 'growing'",
             ),
@@ -641,12 +637,17 @@ class TestSolvers:
         expression = (
             "ntp.predict(ntp.Network.from_function(lambda p, x: x @ p, np.ones((2, 2), 'f')), "
             "ntp.Data((np.eye(4, 2, dtype='f'), np.arange(4) % 2)), ntp.Plan.sgd(0.01, "
-            "batch_size=2, max_steps=2), ntp.MaxSteps(1), solver={!r})"
+            "batch_size=2, max_steps=2), ntp.MaxSteps(1), {}={!r})"
         )
-        allowed = "('auto', 'replay', 'sde', 'spectral')"
-        assert unchecked_messages([expression.format(name) for name in ("euler", None)]) == [
-            f"ValueError: solver: got {name!r}; expected one of {allowed}"
-            for name in ("euler", None)
+        solvers = "('auto', 'replay', 'sde', 'spectral')"
+        unknown = {
+            ("solver", "euler"): solvers,
+            ("solver", None): solvers,
+            ("kernel", "melting"): "('growing', 'frozen')",
+        }
+        assert unchecked_messages([expression.format(*pair) for pair in unknown]) == [
+            f"ValueError: {option}: got {name!r}; expected one of {allowed}"
+            for (option, name), allowed in unknown.items()
         ]
 
     @pytest.mark.parametrize(
