@@ -233,9 +233,18 @@ class TestGrowing:
     def test_counts_the_layers_that_train(self, body, depth):
         assert _depth(body) == depth
 
-    def test_counts_no_frozen_layers(self, grown, mlp, frozen_mlp):
-        assert grown()[1].growth.depth == 1  # of the one below the head
-        assert grown(network=frozen_mlp)[1].growth.depth == 1
+    @pytest.mark.parametrize(("trainable", "depth"), [(None, 2), (["body/1", "head/*"], 1)])
+    def test_counts_no_frozen_layers(self, grown, mlp, trainable, depth):
+        body = [mlp.params["body"], np.eye(8, dtype=np.float32)]
+        deeper = ntp.Network.from_function(
+            lambda params, x: mlp.apply(
+                {**params, "body": params["body"][0] @ params["body"][1]}, x
+            ),
+            {**mlp.params, "body": body},
+            head="head",
+            trainable=trainable,
+        )
+        assert grown(network=deeper)[1].growth.depth == depth
 
     def test_a_frozen_head_is_refused(self, build, refused):
         simulation, problem = build(mode="linear")
