@@ -37,7 +37,10 @@ def compress(
         return model
     rows = np.asarray(model.jacobian).reshape(-1, model.jacobian.shape[-1])
     kept = jnp.asarray(_leading_directions(rows, tolerance))
-    return replace(model, jacobian=model.jacobian @ kept, body_initial=model.body_initial @ kept)
+    jacobian, body = model.jacobian @ kept, model.body_initial @ kept
+    if isinstance(model, LinearTangent):
+        return replace(model, jacobian=jacobian, body_initial=body)
+    return replace(model, jacobian=jacobian, body_initial=body, origin=model.origin @ kept)
 
 
 def _leading_directions(rows: np.ndarray, tolerance: float) -> np.ndarray:

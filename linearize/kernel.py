@@ -49,7 +49,9 @@ def kernel_trace(model: TangentModel) -> Float[Array, ""]:
     """The trace of Θ of a tangent model at its initial parameters, without forming Θ."""
     trace = jnp.square(model.output_jacobian()).sum()
     if isinstance(model, HeadExactTangent):
-        norms = jnp.square(model.features_initial).sum() + model.samples * model.bias_trains
+        norms = (
+            jnp.square(model.features(model.initial())).sum() + model.samples * model.bias_trains
+        )
         trace = trace + model.kernel_initial.shape[1] * norms
     return trace
 
@@ -75,5 +77,6 @@ def spectrum(kernel: Kernel) -> Float[Array, " modes"]:
 def _head_part(model: TangentModel) -> Array | float:
     if not isinstance(model, HeadExactTangent):
         return 0.0
-    gram = model.features_initial @ model.features_initial.T + float(model.bias_trains)
+    features = model.features(model.initial())
+    gram = features @ features.T + float(model.bias_trains)
     return jnp.einsum("nm,ab->namb", gram, jnp.eye(model.kernel_initial.shape[1]))

@@ -22,6 +22,9 @@ from linearize.types import Inputs, Outputs, Params, Progress
 
 Mode = Literal["head_exact", "linear"]
 
+_DEAD = 1e-12
+"""No feature is left below; one over it is still a number."""
+
 
 class TangentModel(abc.ABC):
     """A network near its pretrained weights, as a small model of few parameters.
@@ -120,49 +123,69 @@ class HeadExactTangent(TangentModel):
     ‖W‖² while the head grows; here W and b train exactly. The parameters are
     ``{"head": {"kernel": W, "bias": b}, "body": Sφ}``, less what is frozen or absent.
 
+    Features behind a ReLU cannot fall below zero. They shrink as the product of layers that they
+    are: the derivative is in proportion to what is left. So where `nonnegative`, a feature that
+    the linear model lowers by Δ becomes h₀ exp(−Δ/h₀) instead of h₀ − Δ.
+
     Attributes:
         features_initial: h₀.
         jacobian: Qᵀ J_h Sᵀ.
         directions: Q, orthonormal columns: the directions of feature space that the body moves.
-        body_initial: S φ₀.
+        origin: S φ₀, where the body is linearised.
+        body_initial: Sφ before training; `origin` but for `at`.
         kernel_initial: W₀.
         bias_initial: b₀, or zeros.
         bias_trains: whether b is among the parameters.
+        nonnegative: whether no feature is ever negative.
         exact: whether S is the identity.
     """
 
     features_initial: Float[Array, "samples features"]
     jacobian: Float[Array, "samples directions projected"]
     directions: Float[Array, "features directions"]
+    origin: Float[Array, " projected"]
     body_initial: Float[Array, " projected"]
     kernel_initial: Float[Array, "features outputs"]
     bias_initial: Float[Array, " outputs"]
     bias_trains: bool = field(metadata={"static": True})
+    nonnegative: bool = field(metadata={"static": True})
     exact: bool = field(metadata={"static": True})
 
     def initial(self) -> Params:
-        """``{"head": {"kernel": W₀, "bias": b₀}, "body": Sφ₀}``."""
+        """``{"head": {"kernel": W, "bias": b}, "body": Sφ}`` before training."""
         bias = {"bias": self.bias_initial} if self.bias_trains else {}
         return {"head": {"kernel": self.kernel_initial, **bias}, "body": self.body_initial}
 
     def __call__(self, params: Params) -> Outputs:
         """Outputs, shape (samples, outputs)."""
-        kernel = params["head"]["kernel"]
         bias = params["head"].get("bias", self.bias_initial)
-        moved = self.jacobian @ (params["body"] - self.body_initial)
-        return self.features_initial @ kernel + moved @ (self.directions.T @ kernel) + bias
+        return self.features(params) @ params["head"]["kernel"] + bias
+
+    def features(self, params: Params) -> Float[Array, "samples features"]:
+        """The features, h."""
+        change = self._change(params)
+        if not self.nonnegative:
+            return self.features_initial + change
+        shrunk = self.features_initial * _left(self.features_initial, change)
+        return jnp.where(change < 0, shrunk, self.features_initial + change)
 
     def features_along(self, params: Params) -> Float[Array, "samples directions"]:
         """The features along the directions, Qᵀ h."""
-        moved = self.jacobian @ (params["body"] - self.body_initial)
-        return self.features_initial @ self.directions + moved
+        return self.features(params) @ self.directions
+
+    def sensitivity(self, params: Params) -> Float[Array, "samples features"]:
+        """By how much the features move, over how much the linear model's would."""
+        if not self.nonnegative:
+            return jnp.ones_like(self.features_initial)
+        return _left(self.features_initial, self._change(params))
+
+    def _change(self, params: Params) -> Float[Array, "samples features"]:
+        return (self.jacobian @ (params["body"] - self.origin)) @ self.directions.T
 
     def at(self, params: Params) -> HeadExactTangent:
         """The same function with other initial parameters."""
-        moved = self.jacobian @ (params["body"] - self.body_initial)
         return replace(
             self,
-            features_initial=self.features_initial + moved @ self.directions.T,
             body_initial=params["body"],
             kernel_initial=params["head"]["kernel"],
             bias_initial=params["head"].get("bias", self.bias_initial),
@@ -177,14 +200,26 @@ class HeadExactTangent(TangentModel):
         )
 
     def output_jacobian(self) -> Float[Array, "samples outputs projected"]:
-        """W₀ᵀ Q Qᵀ J_h Sᵀ."""
-        mixing = self.directions.T @ self.kernel_initial
-        return jnp.einsum("nqk,qc->nck", self.jacobian, mixing)
+        """Wᵀ diag(sensitivity) Q Qᵀ J_h Sᵀ."""
+        mixing = jnp.einsum(
+            "nd,dq,dc->nqc",
+            self.sensitivity(self.initial()),
+            self.directions,
+            self.kernel_initial,
+        )
+        return jnp.einsum("nqk,nqc->nck", self.jacobian, mixing)
 
     @property
     def samples(self) -> int:
         """N."""
         return self.features_initial.shape[0]
+
+
+def _left(features: Array, change: Array) -> Array:
+    """The share of features that is left where the linear model lowers them; 1 elsewhere."""
+    alive = features > _DEAD
+    shrunk = jnp.exp(jnp.minimum(change, 0) / jnp.where(alive, features, 1))
+    return jnp.where(alive, shrunk, change >= 0)
 
 
 Directions = (
@@ -296,10 +331,12 @@ def _still_body(network: Network, features: Array) -> HeadExactTangent:
         features_initial=features,
         jacobian=jnp.zeros((features.shape[0], 0, 0), features.dtype),
         directions=jnp.zeros((features.shape[1], 0), features.dtype),
+        origin=jnp.zeros(0, features.dtype),
         body_initial=jnp.zeros(0, features.dtype),
         kernel_initial=kernel,
         bias_initial=jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias,
         bias_trains=head is not None and head.bias is not None and network.is_trainable(head.bias),
+        nonnegative=bool((features >= 0).all()),
         exact=True,
     )
 
@@ -323,6 +360,7 @@ def _moving_body(
         still,
         jacobian=at.rows,
         directions=directions,
+        origin=at.origin,
         body_initial=at.origin,
         exact=isinstance(projection, Identity),
     )

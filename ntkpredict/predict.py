@@ -103,11 +103,11 @@ def predict(
     watch.lap("stability")
     frozen = None
     if _grows(problem, kernel, solver):
-        alone = replace(problem, seeds=problem.seeds[:1], validation=None)
+        alone = replace(problem, seeds=problem.seeds[:1])
         frozen = simulation.solve(Replay(), alone, report("simulating a frozen kernel"))
         problem = simulation.growing(problem, stable)
     solved_by = choose_solver(solver, problem, stable)
-    trajectory = simulation.solve(solved_by, problem, report("simulating training"))
+    trajectory = simulation.solve(solved_by, problem, report("simulating training"), frozen)
     watch.lap("simulation")
     path = None
     if budget:
@@ -116,7 +116,7 @@ def predict(
         path = simulation.follow(problem, budget * run_passes, report("following the weights"))
         watch.lap("path of the weights")
         problem = measured(problem, path)
-        trajectory = simulation.solve(solved_by, problem, report("simulating again"))
+        trajectory = simulation.solve(solved_by, problem, report("simulating again"), frozen)
         watch.lap("second simulation")
     validity = Validity.of(simulation.signals(problem, trajectory, frozen, stable, path))
     steps, interval = predicted_steps(trajectory, until, validity.clock)

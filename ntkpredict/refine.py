@@ -275,7 +275,9 @@ class _Walk:
             "bias": network.head_bias(self._weights),
         }
         params = {**params, "head": {name: head[name] for name in params["head"]}}
-        model = replace(model, features_initial=features, body_initial=params["body"])
+        model = replace(
+            model, features_initial=features, origin=params["body"], body_initial=params["body"]
+        )
         self._tangent = _Training(model, params, optimizer)
 
     def _measure(self) -> float:

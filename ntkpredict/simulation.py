@@ -162,11 +162,28 @@ class Simulation:
             margin=None if stable is None else stable.margin,
         )
 
-    def solve(self, solver: Solver, problem: Problem, progress: Progress) -> Trajectory:
-        """The curves of training on all samples."""
+    def solve(
+        self,
+        solver: Solver,
+        problem: Problem,
+        progress: Progress,
+        frozen: Trajectory | None = None,
+    ) -> Trajectory:
+        """The curves of training on all samples.
+
+        Args:
+            solver: how.
+            problem: on the samples looked at.
+            progress: called with (steps done, steps in all).
+            frozen: the curves of a frozen kernel, where the problem's one grows. One factor on all
+                of the Jacobian learns by heart more than training does; how well features that
+                form generalise is closer to what the frozen ones do at the same training loss.
+        """
         if problem.samples == self._samples:
-            return solver.solve(problem, self._grid, progress)
-        return extrapolate(solver, problem, self._samples, self._grid, progress)
+            trajectory = solver.solve(problem, self._grid, progress)
+        else:
+            trajectory = extrapolate(solver, problem, self._samples, self._grid, progress)
+        return trajectory if frozen is None else trajectory.generalizing_like(frozen)
 
     def _training(
         self, train: Examples, seeds: tuple[int, ...], validation: Examples | None = None

@@ -12,7 +12,9 @@ relative to the pretrained ones, about their mean over samples and along the dir
 head reads, and L is the number of layers that train: one alone is linear and its Jacobian stays.
 The tangent model has these features, so ρ costs nothing and needs no look at the network. c is 1
 unless the weights along the path say otherwise (`ntkpredict.refine`). `experiments/growth` holds
-this against the growth at the weights of real runs.
+this against the growth at the weights of real runs. Behind a ReLU the tangent model's Jacobian
+shrinks by itself where features do (`HeadExactTangent.sensitivity`); ρ is what is missing to the
+law.
 
 Growth stops at the edge of stability: where a larger kernel would be unstable at the learning rate,
 training keeps it from growing on (Cohen et al. 2021, arXiv:2103.00065).
@@ -32,6 +34,9 @@ from jaxtyping import Array, Float
 from linearize import HeadExactTangent, TangentModel
 from linearize.types import Params
 from sde.descent import as_gradient_descent
+
+_LEAST = 0.01
+"""Of γ by itself; below, there are no features left to tell from."""
 
 RATE = 1.0
 """c where nothing is measured: all features count alike, and ρ² is how large they are."""
@@ -71,7 +76,8 @@ class Growth:
         assert isinstance(model, HeadExactTangent)
         factor = self.squared(*change(self.origin, model.features_along(params)))
         bounded = jnp.minimum(factor, jnp.asarray(self.bound)[step])
-        return jnp.sqrt(jnp.where(jnp.isfinite(factor), bounded, 1))
+        own = jnp.maximum(_own_growth(model, params), _LEAST)
+        return jnp.sqrt(jnp.where(jnp.isfinite(bounded), bounded / own, 1))
 
     def squared(self, kept: Any, formed: Any) -> Any:
         """ρ² of a and b, without the bound."""
@@ -91,6 +97,13 @@ def change(
     # Not |after|² − a²|before|², which rounds to something below 0.
     formed = jnp.sqrt(((after - kept * before) ** 2).sum() / size)
     return kept, formed
+
+
+def _own_growth(model: HeadExactTangent, params: Params) -> Float[Array, ""]:
+    """γ of the model alone, whose features are less and less sensitive while they shrink."""
+    weights = jnp.square(model.directions).sum(1)
+    shares = jnp.square(model.sensitivity(params)).mean(0)
+    return (shares @ weights) / weights.sum()
 
 
 def stable_growth(

@@ -53,6 +53,32 @@ class Trajectory:
 
         return self._reduce(stretch)
 
+    def generalizing_like(self, other: Trajectory) -> Trajectory:
+        """The same training, with the validation that another one has at the same training losses.
+
+        Means over seeds are compared; what each seed differs by stays. Where the other training
+        loss does not get as low, the last difference is kept.
+        """
+        if self.validation is None or other.validation is None:
+            return self
+        own, others = self.mean(), other.mean()
+        lowest = np.minimum.accumulate(others.train.loss[0])
+        if not (np.isfinite(own.train.loss).all() and np.isfinite(lowest).all()):
+            return self
+        falls = np.diff(lowest, prepend=np.inf) < 0
+        reached = own.train.loss[0] >= lowest[-1]
+        last = np.maximum.accumulate(np.where(reached, np.arange(len(reached)), 0))
+
+        def shift(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            expected = np.interp(-own.train.loss[0], -lowest[falls], theirs[0, falls])
+            return (expected - mine[0])[last]
+
+        mine, theirs = own.curve("validation"), others.curve("validation")
+        loss = self.validation.loss + shift(mine.loss, theirs.loss)
+        accuracy = self.validation.accuracy + shift(mine.accuracy, theirs.accuracy)
+        validation = Curve(np.maximum(loss, 0), np.clip(accuracy, 0, 1))
+        return Trajectory(self.steps, self.train, validation)
+
     @property
     def diverged(self) -> Bool[np.ndarray, " seeds"]:
         """Which runs end with a training loss above that of their start, or none at all."""

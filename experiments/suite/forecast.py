@@ -126,7 +126,7 @@ class Forecasting:
     ) -> tuple[Trajectory, Cost]:
         """A forecaster's answers, written."""
         start = time.perf_counter()
-        trajectory = self.simulation.solve(solver, problem, _silent)
+        trajectory = self.simulation.solve(solver, problem, _silent, frozen)
         spent = spent.plus(0, time.perf_counter() - start)
         stable = stability(replace(problem, growth=None), self.plan.max_steps)
         signals = self.simulation.signals(problem, trajectory, frozen, stable, path)

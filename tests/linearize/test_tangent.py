@@ -162,7 +162,71 @@ def test_head_exact_model_is_exact_in_the_head_and_first_order_in_the_body(name:
     )
     head = jax.tree.map(lambda leaf: 3 * leaf + 1, model.initial()["head"])
     got = model({"head": head, "body": ravel_pytree(moved)[0]})
-    assert_same(got, (hidden + tangent) @ head["kernel"] + head.get("bias", 0.0))
+    features = hidden + tangent
+    assert model.nonnegative == (hidden.min() >= 0)
+    if model.nonnegative:
+        shrunk = hidden * np.exp(tangent / np.where(hidden > 0, hidden, np.inf))
+        features = np.where(tangent < 0, shrunk, features)
+    assert_same(got, features @ head["kernel"] + head.get("bias", 0.0))
+
+
+@pytest.fixture
+def behind_relu(x64: None) -> HeadExactTangent:
+    """Features of four samples, one of them dead, and six parameters that move them."""
+    network, x = networks.perceptron()
+    model = linearize(network, x[:4], Identity(), checked=True)
+    assert isinstance(model, HeadExactTangent)
+    features = jnp.maximum(model.features_initial, 0)
+    assert (features == 0).any()
+    return replace(model, features_initial=features, nonnegative=True)
+
+
+def far(model: HeadExactTangent, size: float) -> dict[str, Any]:
+    """Parameters whose body has moved at random."""
+    params = model.initial()
+    return {**params, "body": params["body"] + size * networks.randomized(params["body"])}
+
+
+@pytest.mark.parametrize("size", [0.1, 1e3])
+def test_features_behind_a_relu_do_not_fall_below_zero(
+    behind_relu: HeadExactTangent, size: float
+) -> None:
+    moved = behind_relu.features(far(behind_relu, size))
+    assert (moved >= 0).all()
+    linear = replace(behind_relu, nonnegative=False).features(far(behind_relu, size))
+    assert (linear < 0).any()
+    assert (moved >= linear - 1e-9).all()
+
+
+def test_sensitivity_is_how_much_of_a_move_features_make(behind_relu: HeadExactTangent) -> None:
+    params = far(behind_relu, 0.5)
+    linear = replace(behind_relu, nonnegative=False)
+    way = {**params, "body": jnp.ones_like(params["body"])}
+    still = jax.tree.map(jnp.zeros_like, way["head"])
+    moves = [
+        jax.jvp(model.features, (params,), ({"head": still, "body": way["body"]},))[1]
+        for model in (behind_relu, linear)
+    ]
+    assert_same(moves[0], behind_relu.sensitivity(params) * moves[1])
+
+
+def test_derivatives_are_numbers_where_features_are_dead(behind_relu: HeadExactTangent) -> None:
+    params = behind_relu.initial()
+
+    def loss(params: Any) -> Any:
+        return jnp.square(behind_relu(params)).sum()
+
+    jvp = jax.jvp(jax.grad(loss), (params,), (params,))[1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jvp))
+
+
+def test_seen_from_elsewhere_the_function_is_the_same(behind_relu: HeadExactTangent) -> None:
+    there = far(behind_relu, 0.5)
+    seen = behind_relu.at(there)
+    assert_same(seen(seen.initial()), behind_relu(there))
+    assert_same(seen(far(behind_relu, 1.0)), behind_relu(far(behind_relu, 1.0)))
+    outputs = jax.jacrev(lambda body: behind_relu({**there, "body": body}))(there["body"])
+    assert_same(seen.output_jacobian(), outputs)
 
 
 @pytest.mark.parametrize("mode", ["linear", "head_exact"])

@@ -49,10 +49,12 @@ def still() -> Examples:
         features_initial=model.features_initial,
         jacobian=jnp.zeros((SAMPLES, 0, 0)),
         directions=jnp.zeros((WIDTH, 0)),
+        origin=jnp.zeros(0),
         body_initial=jnp.zeros(0),
         kernel_initial=model.kernel_initial,
         bias_initial=model.bias_initial,
         bias_trains=True,
+        nonnegative=model.nonnegative,
         exact=True,
     )
     return Examples(nothing, examples.targets)

@@ -135,6 +135,21 @@ def test_the_scale_is_the_law_within_the_bound(depth: int) -> None:
     np.testing.assert_allclose(scales, [1, 1.2, 1.2, 1.2], rtol=1e-6)  # the last one holds
 
 
+def test_what_relus_take_from_the_jacobian_is_not_taken_twice(x64: None) -> None:
+    given = growing(problem(OPTIMIZERS["momentum"]))
+    growth, params = given.growth, trained(given)[-1]
+    assert growth is not None
+    linear = tangent(given)
+    features = jnp.abs(linear.features_initial)
+    model = replace(linear, features_initial=features, nonnegative=True)
+    growth = replace(growth, origin=features @ model.directions)
+    shrunk = np.asarray(model.sensitivity(params))[:, :, None] * np.asarray(model.directions)
+    own = (shrunk**2).sum() / shrunk.shape[0] / shrunk.shape[2]
+    assert own < 0.9
+    law = growth.squared(*change(growth.origin, model.features_along(params)))
+    np.testing.assert_allclose(growth.scale(model, params, 0) ** 2 * own, law, rtol=1e-4)
+
+
 @pytest.mark.parametrize("spoil", [jnp.nan, jnp.inf, 1e30])
 def test_features_that_are_not_numbers_do_not_grow(spoil: float) -> None:
     given = growing(problem(OPTIMIZERS["momentum"]))

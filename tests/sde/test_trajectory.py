@@ -147,3 +147,37 @@ def test_log_grid(max_steps: int, per_decade: int) -> None:
 def test_log_grid_has_a_step(max_steps: int) -> None:
     with pytest.raises(ValueError, match=rf"^max_steps: got {max_steps}; expected at least 1$"):
         log_grid(max_steps)
+
+
+# Validation as another training has it
+
+
+def falling(clock: float, overfits: float) -> Trajectory:
+    """Two seeds; training loss 2^(-t/clock), validation above it the more the lower it is."""
+    loss = 2.0 ** (-STEPS / clock) * np.array([[0.9], [1.1]])
+    unseen = loss.mean(0) + overfits * (1 - loss.mean(0)) + np.array([[-0.01], [0.01]])
+    return Trajectory(STEPS, Curve(loss, 1 - loss / 2), Curve(unseen, 1 - unseen / 2))
+
+
+def test_validation_follows_another_training_at_the_same_training_losses() -> None:
+    fast, slow, expected = falling(2, 0.8), falling(4, 0.2), falling(2, 0.2)
+    got = fast.generalizing_like(slow)
+    np.testing.assert_array_equal(got.train.loss, fast.train.loss)
+    known = STEPS <= 8  # the slow one ends at the loss that the fast one has at step 8
+    # Losses at 1, 1/2, 1/4, 1/16 are on both grids; between, curves are interpolated.
+    for name in ("loss", "accuracy"):
+        values, wanted = (getattr(each.curve("validation"), name) for each in (got, expected))
+        np.testing.assert_allclose(values[:, known], wanted[:, known], atol=0.01)
+        before = getattr(fast.curve("validation"), name)
+        shift = values - before
+        np.testing.assert_allclose(shift[:, -1], shift[:, -2])  # beyond, the last difference
+
+
+def test_a_training_that_diverges_tells_nothing_of_validation() -> None:
+    given, broken = falling(2, 0.8), falling(4, 0.2)
+    broken.train.loss[:, -1] = np.nan
+    assert given.generalizing_like(broken) is given
+    assert broken.generalizing_like(given) is broken
+    alone = Trajectory(STEPS, given.train, None)
+    assert alone.generalizing_like(given) is alone
+    assert given.generalizing_like(alone) is given
