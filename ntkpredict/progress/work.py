@@ -97,7 +97,7 @@ class Meter:
     def lap(self, kind: Kind, pieces: int | float = 1) -> None:
         """The time since the last lap was spent on so many pieces."""
         now = self._clock()
-        self._kinds[kind].add(pieces, now - self._mark, now, self._window)
+        self._kinds[kind].add(float(pieces), now - self._mark, now, self._window)
         self._mark = now
 
     def pause(self) -> None:

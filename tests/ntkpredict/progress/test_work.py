@@ -8,24 +8,6 @@ import pytest
 from ntkpredict.progress.work import Meter, Pieces
 
 
-class Clock:
-    """Time passes when told to."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-    def wait(self, seconds):
-        self.now += seconds
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 def train(meter, clock, steps, seconds):
     for _ in range(steps):
         clock.wait(seconds)

@@ -1,0 +1,155 @@
+"""One metric and the rule that looks at it, while training runs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ntkpredict.counter import TargetCounter
+from ntkpredict.forecast import Forecast
+from ntkpredict.progress.futures import FUTURES, Model, stopping_steps
+from ntkpredict.progress.observed import Observed, Turn
+from ntkpredict.progress.schedule import RateTime
+from ntkpredict.progress.shapes import Expected, PowerLaws
+from ntkpredict.stopping import Watch
+
+Stops = Float[np.ndarray, " futures"]
+
+FORECAST_WEIGHT = 0.5
+"""Prior probability that the forecast tells the curve; chosen on development runs of the suite."""
+
+_MOST_EVALUATIONS = 2000
+_MOST_FOR_A_TARGET = 400
+
+
+class Value(NamedTuple):
+    """Of a metric.
+
+    Attributes:
+        step: at which it was taken.
+        value: the number.
+        samples: validation samples that it was taken on; all of them where None.
+    """
+
+    step: int
+    value: float
+    samples: int | None = None
+
+
+class Watching:
+    """Collects a metric's values and says where the rule may stop training.
+
+    Args:
+        watch: the metric and the rule.
+        time: learning-rate time up to the budget.
+        every: steps between evaluations, where the rule does not say; else learned.
+        forecast: what was expected before launch.
+        validation_samples: how many there are.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        time: RateTime,
+        *,
+        every: int | None = None,
+        forecast: Forecast | None = None,
+        validation_samples: int | None = None,
+    ) -> None:
+        self.watch = watch
+        self.count = watch.counter.start()
+        self.values: list[Value] = []
+        self._time = time
+        self._every = watch.every or every
+        self._curves = None if forecast is None else _curves(forecast, watch.metric)
+        self._forecast = forecast
+        self._total = validation_samples
+        self._counted = 0
+
+    def add(self, value: Value) -> None:
+        """One more value; one on all samples counts for the rule, where the rule looks."""
+        self.values.append(value)
+        if value.samples is not None or not self._looks(value.step):
+            return
+        self._counted = value.step
+        self.count = self.watch.counter.update(self.count, np.array([value.value]))
+
+    @property
+    def every(self) -> float | None:
+        """Steps between evaluations; None where not known yet."""
+        if self._every is not None:
+            return float(self._every)
+        steps = [0.0, *(v.step for v in self.values if v.samples is None and v.step > 0)]
+        return float(np.median(np.diff(steps[-20:]))) if len(steps) > 1 else None
+
+    def stops(self, step: int, limit: int, seed: int) -> Stops | None:
+        """Steps at which the rule may stop training, equally likely each, infinite beyond a limit.
+
+        None where there is nothing to tell from.
+        """
+        every = self.every
+        if every is None or (not self.values and self._curves is None):
+            return None
+        turn = self._turn()
+        observed = self._observed(turn, every)
+        laws, weights = (PowerLaws(self._time, every),), (1.0,)
+        model = Model(laws, weights, self._time, every)
+        if self._curves is not None and self._forecast is not None:
+            curves = turn.of_values(self._curves) / observed.scale
+            grid, clock = self._forecast.trajectory.steps, self._forecast.validity.clock
+            told = Expected(grid.astype(float), curves, clock)
+            both = (1 - FORECAST_WEIGHT, FORECAST_WEIGHT)
+            model = Model((*laws, told), both, self._time, every)
+        random = np.random.default_rng([seed, len(self.values)])
+        evaluations = self._evaluations(step, limit, every)
+        return stopping_steps(
+            model, observed, self.watch.counter, self.count, evaluations, turn, random, FUTURES
+        )
+
+    def _looks(self, step: int) -> bool:
+        if self.watch.every is None:
+            return True
+        return step // self.watch.every > self._counted // self.watch.every
+
+    def _turn(self) -> Turn:
+        values = np.array([v.value for v in self.values])
+        if self._curves is not None:
+            values = np.append(values, self._curves.ravel())
+        return Turn.of(self.watch.counter.mode, values)
+
+    def _observed(self, turn: Turn, every: float) -> Observed:
+        values = turn.of_values(np.array([v.value for v in self.values]))
+        share = 1 / (self._total or np.inf)
+        fewer = np.array([0.0 if v.samples is None else 1 / v.samples - share for v in self.values])
+        # per sample errors are 0 or 1, losses about as spread as they are large
+        finite = np.nan_to_num(values, posinf=0, neginf=0)
+        spread = finite * (1 - finite) if turn == Turn(-1.0, 1.0) else finite**2
+        expected = None
+        if self._curves is not None and self._forecast is not None:
+            rows = turn.of_values(self._curves)
+            expected = float(np.interp(every, self._forecast.trajectory.steps, rows.mean(axis=0)))
+        steps = np.array([v.step for v in self.values], float)
+        return Observed.of(steps, values, np.maximum(fewer, 0) * spread, expected)
+
+    def _evaluations(self, step: int, limit: int, every: float) -> Stops:
+        first = (max(step, self._counted) // every + 1) * every
+        if self.watch.every is None and self.values:
+            last = self.values[-1].step
+            first = last + max((step - last) // every + 1, 1) * every
+        steps = first + every * np.arange(_MOST_EVALUATIONS)
+        if isinstance(self.watch.counter, TargetCounter):
+            thinned = np.linspace(first, max(limit, first), _MOST_FOR_A_TARGET)
+            steps = thinned if limit - first > every * _MOST_FOR_A_TARGET else steps
+        return steps[steps <= limit]
+
+
+def _curves(forecast: Forecast, metric: str) -> Float[np.ndarray, "runs grid"] | None:
+    on, _, name = metric.partition("_")
+    curve = getattr(forecast.trajectory, on, None)
+    rows = getattr(curve, name, None)
+    if rows is None:
+        return None
+    rows = np.asarray(rows, float)[np.isfinite(rows).all(axis=1)]
+    return rows if len(rows) else None
