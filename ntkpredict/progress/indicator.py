@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,11 +12,20 @@ from jaxtyping import Float
 from ntkpredict.cost import Clock
 from ntkpredict.forecast import Forecast
 from ntkpredict.progress.estimate import Estimate, Range
+from ntkpredict.progress.extra import ExtraPoints
 from ntkpredict.progress.mode import half_sample_mode
 from ntkpredict.progress.schedule import RateTime, Schedule
-from ntkpredict.progress.watching import Value, Watching
+from ntkpredict.progress.watching import Fan, Value, Watching
 from ntkpredict.progress.work import Kind, Meter, Pieces
 from ntkpredict.stopping import StoppingRule, Watch
+
+
+class _Known(NamedTuple):
+    """What was simulated when there were so many values."""
+
+    values: int
+    stops: Float[np.ndarray, " futures"] | None
+    fan: Fan | None
 
 
 class Indicator:
@@ -82,7 +91,7 @@ class Indicator:
             cost = forecast.cost
             expected = Pieces(cost.batch_seconds[1], cost.validation_seconds)
         self.meter = Meter(clock, window, expected)
-        self._known: tuple[int, Float[np.ndarray, " futures"] | None] = (-1, None)
+        self._known = _Known(-1, None, None)
 
     def advance(self, steps: int = 1) -> None:
         """So many training steps have just been done."""
@@ -135,6 +144,33 @@ class Indicator:
             **{name: work.get(name) for name in _WORK},
         )
 
+    def extra_samples(self, points: ExtraPoints, seconds_spent: float) -> int:
+        """On how many validation samples an extra value should be taken now; 0 where on none."""
+        pace = self.meter.pace
+        if not self._watching or self._total is None or pace is None:
+            return 0
+        watching = self._watching[0]
+        last = watching.values[-1].step if watching.values else self._start
+        if watching.every is None or not points.due(self.step, last, watching.every):
+            return 0
+        passes = pace.validation or self._total * pace.training / self._batch_size / 3
+        each = passes / self._total
+        return points.samples(self.meter.seconds, seconds_spent, each, self._total)
+
+    def extra(self, value: float, samples: int) -> None:
+        """A value taken on some validation samples, of the first metric that a rule looks at."""
+        self.meter.lap("validation", samples / (self._total or samples))
+        self.report({self._watching[0].watch.metric: value}, samples)
+
+    def fan(self) -> Fan | None:
+        """The first curve that a rule looks at, and its trend up to the expected stop."""
+        if self._watching and self._known.fan is None and self._known.stops is not None:
+            end = float(np.quantile(self._known.stops, 0.975))
+            self._known = self._known._replace(
+                fan=self._watching[0].fan(self.step, end, self._seed)
+            )
+        return self._known.fan
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON holds it."""
         values = {w.watch.metric: [list(v) for v in w.values] for w in self._watching}
@@ -151,13 +187,13 @@ class Indicator:
         if self.stopped:
             return np.array([float(self.step)])
         values = sum(len(watching.values) for watching in self._watching)
-        if values != self._known[0]:
+        if values != self._known.values:
             limit = self.max_steps
             found = (w.stops(self.step, limit, self._seed) for w in self._watching)
             told = [stops for stops in found if stops is not None]
             stops = np.minimum(np.min(told, axis=0), limit) if told else None
-            self._known = (values, stops)
-        stops = self._known[1]
+            self._known = _Known(values, stops, None)
+        stops = self._known.stops
         if stops is None:
             return None
         rest = stops[stops > self.step]

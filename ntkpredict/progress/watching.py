@@ -15,13 +15,14 @@ from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Expected, PowerLaws
 from ntkpredict.stopping import Watch
 
-Stops = Float[np.ndarray, " futures"]
+Stops = Float[np.ndarray, " _"]
 
 FORECAST_WEIGHT = 0.5
 """Prior probability that the forecast tells the curve; chosen on development runs of the suite."""
 
 _MOST_EVALUATIONS = 2000
 _MOST_FOR_A_TARGET = 400
+_FAN_STEPS = 40
 
 
 class Value(NamedTuple):
@@ -36,6 +37,28 @@ class Value(NamedTuple):
     step: int
     value: float
     samples: int | None = None
+
+
+class Fan(NamedTuple):
+    """A curve so far, and its trend ahead with a 95 % band.
+
+    Attributes:
+        metric: its name.
+        steps: of the values so far.
+        values: so far.
+        ahead: steps to come.
+        low: lower end of the band.
+        middle: median.
+        high: upper end.
+    """
+
+    metric: str
+    steps: Stops
+    values: Stops
+    ahead: Stops
+    low: Stops
+    middle: Stops
+    high: Stops
 
 
 class Watching:
@@ -89,24 +112,44 @@ class Watching:
 
         None where there is nothing to tell from.
         """
+        known = self._model()
+        if known is None:
+            return None
+        model, observed, turn = known
+        random = np.random.default_rng([seed, len(self.values)])
+        evaluations = self._evaluations(step, limit, model.every)
+        return stopping_steps(
+            model, observed, self.watch.counter, self.count, evaluations, turn, random, FUTURES
+        )
+
+    def fan(self, step: int, limit: float, seed: int) -> Fan | None:
+        """The curve so far and where its trend may go up to a limit."""
+        known = self._model()
+        if known is None:
+            return None
+        model, observed, turn = known
+        ahead = np.linspace(step, max(limit, step + model.every), _FAN_STEPS)
+        drawn = model.draws(observed, FUTURES, np.random.default_rng([seed, len(self.values)]))
+        trends = np.einsum("fmi,fi->fm", model.design(ahead)[drawn.shape], drawn.theta)
+        values = turn.back(observed.scale * np.maximum(trends, 0))
+        low, middle, high = np.quantile(values, [0.025, 0.5, 0.975], axis=0)
+        past = turn.back(observed.values)
+        return Fan(self.watch.metric, observed.steps, past, ahead, low, middle, high)
+
+    def _model(self) -> tuple[Model, Observed, Turn] | None:
         every = self.every
         if every is None or (not self.values and self._curves is None):
             return None
         turn = self._turn()
         observed = self._observed(turn, every)
-        laws, weights = (PowerLaws(self._time, every),), (1.0,)
-        model = Model(laws, weights, self._time, every)
-        if self._curves is not None and self._forecast is not None:
-            curves = turn.of_values(self._curves) / observed.scale
-            grid, clock = self._forecast.trajectory.steps, self._forecast.validity.clock
-            told = Expected(grid.astype(float), curves, clock)
-            both = (1 - FORECAST_WEIGHT, FORECAST_WEIGHT)
-            model = Model((*laws, told), both, self._time, every)
-        random = np.random.default_rng([seed, len(self.values)])
-        evaluations = self._evaluations(step, limit, every)
-        return stopping_steps(
-            model, observed, self.watch.counter, self.count, evaluations, turn, random, FUTURES
-        )
+        laws = PowerLaws(self._time, every)
+        if self._curves is None or self._forecast is None:
+            return Model((laws,), (1.0,), self._time, every), observed, turn
+        curves = turn.of_values(self._curves) / observed.scale
+        grid, clock = self._forecast.trajectory.steps, self._forecast.validity.clock
+        told = Expected(grid.astype(float), curves, clock)
+        weights = (1 - FORECAST_WEIGHT, FORECAST_WEIGHT)
+        return Model((laws, told), weights, self._time, every), observed, turn
 
     def _looks(self, step: int) -> bool:
         if self.watch.every is None:

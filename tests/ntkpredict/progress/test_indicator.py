@@ -164,10 +164,10 @@ def test_an_estimate_is_simulated_once_for_the_same_values(clock, run):
     indicator = Indicator(UNTIL, 2000, clock=clock)
     run.play(indicator, clock, 205)
     known = indicator.estimate()
-    stops = indicator._known[1]
+    stops = indicator._known.stops
     indicator.advance()
     assert indicator.estimate().steps_interval[0] >= known.steps_interval[0]
-    assert indicator._known[1] is stops
+    assert indicator._known.stops is stops
 
 
 def test_goes_on_from_a_state(clock, run, stop):
