@@ -35,7 +35,7 @@ class Indicator:
         until: what stops the run, a rule or what to watch; only `max_steps` where None.
         max_steps: the most steps there will be.
         forecast: of this run; its curves are what is expected until the real ones tell better.
-        every: steps between evaluations, where the rule does not say; learned where None.
+        every: steps between evaluations to expect, until values tell, where the rule does not say.
         batch_size: samples of a step.
         schedule: step -> learning rate; constant where None.
         validation_samples: how many there are.

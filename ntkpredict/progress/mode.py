@@ -13,8 +13,8 @@ def half_sample_mode(sample: Float[np.ndarray, " outcomes"]) -> float:
 
     Source: Bickel and Frühwirth 2006, doi:10.1016/j.csda.2005.07.011.
 
-    >>> half_sample_mode(np.array([1.0, 5.0, 5.1, 5.2, 9.0, 30.0]))
-    5.15
+    >>> half_sample_mode(np.array([1.0, 5.0, 5.125, 5.5, 9.0, 30.0]))
+    5.0625
 
     Raises:
         ValueError: an empty sample.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 Schedule = Callable[[int], float]
 
-_POINTS = 512
+_POINTS = 256
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -35,7 +35,7 @@ class Tracker(Generic[T]):
     the turn. Without such a loop, call `advance`.
 
     Args:
-        indicator: the indicator; None where there is nothing to follow.
+        indicator: the indicator; None, as after a failure, where there is nothing to follow.
         items: what to iterate over.
         display: where it is shown; nowhere where None.
         extra: takes extra validation points.
@@ -45,7 +45,7 @@ class Tracker(Generic[T]):
 
     def __init__(
         self,
-        indicator: Indicator,
+        indicator: Indicator | None,
         items: Iterable[T] = (),
         *,
         display: Display | None = None,
@@ -62,7 +62,6 @@ class Tracker(Generic[T]):
         self._clock = clock
         self._due = clock() if display is None else clock() + display.interval_seconds
         self._pending = False
-        self._broken = False
 
     def __iter__(self) -> Iterator[T]:
         try:
@@ -86,7 +85,7 @@ class Tracker(Generic[T]):
                 matter.
         """
         self._settle()
-        self._safely(lambda: self.indicator.report(values, samples))
+        self._safely(lambda indicator: indicator.report(values, samples))
 
     @contextmanager
     def validating(self) -> Iterator[None]:
@@ -102,48 +101,49 @@ class Tracker(Generic[T]):
 
     def lap(self, kind: Kind) -> None:
         """What came since the last step or lap was a piece of this work."""
-        self._safely(lambda: self.indicator.lap(kind))
+        self._safely(lambda indicator: indicator.lap(kind))
 
     def pause(self) -> None:
         """Stop the clock until `resume`."""
-        self._safely(self.indicator.meter.pause)
+        self._safely(lambda indicator: indicator.meter.pause())
 
     def resume(self) -> None:
         """Go on after a pause."""
-        self._safely(self.indicator.meter.resume)
+        self._safely(lambda indicator: indicator.meter.resume())
 
     @property
     def stopped(self) -> bool:
         """Whether the rule says to stop, for loops that leave that to it."""
         self._settle()
-        return bool(self._safely(lambda: self.indicator.stopped))
+        return bool(self._safely(lambda indicator: indicator.stopped))
 
     def estimate(self) -> Estimate | None:
         """What remains; None where the indicator failed."""
         self._settle()
-        return self._safely(self.indicator.estimate)
+        return self._safely(Indicator.estimate)
 
     def state(self) -> dict[str, Any] | None:
         """For a checkpoint."""
         self._settle()
-        return self._safely(self.indicator.state)
+        return self._safely(Indicator.state)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's state."""
-        self._safely(lambda: self.indicator.restore(state))
+        self._safely(lambda indicator: indicator.restore(state))
 
     def close(self) -> None:
         """Show the last state and leave the terminal alone."""
         self._settle()
-        if self._display is not None:
-            self._safely(partial(self._display.show, self.indicator))
-            self._safely(self._display.close)
-            self._display = None
+        display, self._display = self._display, None
+        if display is not None:
+            self._safely(display.show)
+            with suppress(Exception):
+                display.close()
 
     @contextmanager
     def _working(self, kind: Kind) -> Iterator[None]:
         self._settle()
-        self._safely(lambda: self.indicator.lap("training", 0.0))
+        self._safely(lambda indicator: indicator.lap("training", 0.0))
         yield
         self.lap(kind)
 
@@ -152,31 +152,31 @@ class Tracker(Generic[T]):
             self._pending = False
             self.advance()
 
-    def _advance(self, steps: int) -> None:
-        self.indicator.advance(steps)
+    def _advance(self, steps: int, indicator: Indicator) -> None:
+        indicator.advance(steps)
         if self._extra is not None:
-            self._take_extra(self._extra)
+            self._take_extra(self._extra, indicator)
         if self._display is not None and self._clock() >= self._due:
             start = self._clock()
-            self._display.show(self.indicator)
+            self._display.show(indicator)
             now = self._clock()
             self._due = now + max(self._display.interval_seconds, _SHARE * (now - start))
 
-    def _take_extra(self, evaluate: Evaluate) -> None:
-        count = self.indicator.extra_samples(self._points, self._spent)
+    def _take_extra(self, evaluate: Evaluate, indicator: Indicator) -> None:
+        count = indicator.extra_samples(self._points, self._spent)
         if count:
             start = self._clock()
             value = float(evaluate(count))
             self._spent += self._clock() - start
-            self.indicator.extra(value, count)
+            indicator.extra(value, count)
 
-    def _safely(self, action: Callable[[], R]) -> R | None:
-        if self._broken:
+    def _safely(self, action: Callable[[Indicator], R]) -> R | None:
+        if self.indicator is None:
             return None
         try:
-            return action()
+            return action(self.indicator)
         except Exception as error:  # a run is worth more than its indicator
-            self._broken = True
+            self.indicator = None
             warnings.warn(
                 f"the progress indicator failed and is off, training goes on: {error!r}",
                 RuntimeWarning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ class Watching:
     Args:
         watch: the metric and the rule.
         time: learning-rate time up to the budget.
-        every: steps between evaluations, where the rule does not say; else learned.
+        every: steps between evaluations to expect, until values tell, where the rule does not say.
         forecast: what was expected before launch.
         validation_samples: how many there are.
     """
@@ -85,7 +86,7 @@ class Watching:
         self.count = watch.counter.start()
         self.values: list[Value] = []
         self._time = time
-        self._every = watch.every or every
+        self._every = every
         self._curves = None if forecast is None else _curves(forecast, watch.metric)
         self._forecast = forecast
         self._total = validation_samples
@@ -102,10 +103,12 @@ class Watching:
     @property
     def every(self) -> float | None:
         """Steps between evaluations; None where not known yet."""
-        if self._every is not None:
-            return float(self._every)
-        steps = [0.0, *(v.step for v in self.values if v.samples is None and v.step > 0)]
-        return float(np.median(np.diff(steps[-20:]))) if len(steps) > 1 else None
+        if self.watch.every is not None:
+            return float(self.watch.every)
+        steps = [0, *(v.step for v in self.values if v.samples is None and v.step > 0)]
+        if len(steps) > 1:
+            return float(np.median(np.diff(steps[-20:])))
+        return None if self._every is None else float(self._every)
 
     def stops(self, step: int, limit: int, seed: int) -> Stops | None:
         """Steps at which the rule may stop training, equally likely each, infinite beyond a limit.
@@ -189,10 +192,12 @@ class Watching:
 
 
 def _curves(forecast: Forecast, metric: str) -> Float[np.ndarray, "runs grid"] | None:
-    on, _, name = metric.partition("_")
-    curve = getattr(forecast.trajectory, on, None)
-    rows = getattr(curve, name, None)
-    if rows is None:
+    match = re.fullmatch("(train|validation|val|eval)_(loss|accuracy|acc)", metric)
+    if match is None:
         return None
+    curve = forecast.trajectory.train if match[1] == "train" else forecast.trajectory.validation
+    if curve is None:
+        return None
+    rows = curve.loss if match[2] == "loss" else curve.accuracy
     rows = np.asarray(rows, float)[np.isfinite(rows).all(axis=1)]
     return rows if len(rows) else None
