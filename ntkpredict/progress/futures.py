@@ -57,8 +57,8 @@ class Model:
         return np.concatenate([family.design(steps) for family in self.shapes])
 
     def _prior(self) -> Prior:
-        counts = [len(family.design(np.ones(1))) for family in self.shapes]
-        weight = np.repeat(np.divide(self.weights, counts), counts)
+        parts = [w * s.weight for w, s in zip(self.weights, self.shapes, strict=True)]
+        weight, counts = np.concatenate(parts), [len(part) for part in parts]
         mean = np.repeat([family.mean for family in self.shapes], counts, axis=0)
         spread = np.repeat([family.spread for family in self.shapes], counts, axis=0)
         return Prior(weight / weight.sum(), mean, spread)

@@ -30,6 +30,11 @@ class Shapes(abc.ABC):
     mean: tuple[float, float, float]
     spread: tuple[float, float, float]
 
+    @property
+    @abc.abstractmethod
+    def weight(self) -> Float[np.ndarray, " shapes"]:
+        """Prior probability of each trend."""
+
     @abc.abstractmethod
     def design(self, steps: Steps) -> Design:
         """Each trend's features at these steps."""
@@ -55,6 +60,13 @@ class PowerLaws(Shapes):
     spread = (0.3, 0.3, 0.3)
     exponents = tuple(np.geomspace(0.25, 12.0, 8))
     delays = (1.0, 4.0, 16.0, 64.0)
+    delay_weights = (0.1, 0.1, 0.3, 0.5)
+
+    @property
+    def weight(self) -> Float[np.ndarray, " shapes"]:
+        """By delay; exponents are equally likely."""
+        count = len(self.exponents)
+        return np.repeat(self.delay_weights, count) / count
 
     def design(self, steps: Steps) -> Design:
         """Features 1, the fall and the rise."""
@@ -82,6 +94,12 @@ class Expected(Shapes):
 
     mean = (0.0, 1.0, 0.0)
     spread = (0.15, 0.3, 0.2)
+
+    @property
+    def weight(self) -> Float[np.ndarray, " shapes"]:
+        """All the same."""
+        count = len(self.curves) * _CLOCKS
+        return np.full(count, 1 / count)
 
     def design(self, steps: Steps) -> Design:
         """Features 1, the curve and a slow rise."""

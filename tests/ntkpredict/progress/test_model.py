@@ -267,6 +267,15 @@ class TestStoppingSteps:
         assert min(seconds() for _ in range(5)) < 0.05
 
 
+@pytest.mark.parametrize("family", ["laws", "told"])
+def test_every_family_has_a_weight_for_each_trend(family):
+    time = RateTime.of(None, HORIZON)
+    told = Expected(np.arange(3.0), np.ones((4, 3)), np.zeros(5))
+    shapes = {"laws": PowerLaws(time, EVERY), "told": told}[family]
+    assert shapes.design(np.ones(2)).shape == (len(shapes.weight), 2, 3)
+    assert shapes.weight.sum() == pytest.approx(1)
+
+
 class TestExpected:
     @pytest.fixture
     def expected(self):
@@ -292,5 +301,5 @@ class TestExpected:
         values = 2 * (0.6 + 0.4 * (EVALUATIONS / EVERY) ** -0.3)
         observed = Observed.of(EVALUATIONS[:60], values[:60])
         drawn = model.draws(observed, 500, np.random.default_rng(0))
-        laws = len(model.shapes[0].design(np.ones(1)))
+        laws = len(model.shapes[0].weight)
         assert (drawn.shape < laws).mean() > 0.95
