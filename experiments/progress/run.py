@@ -6,6 +6,7 @@ The recorded validation losses of the suite's runs are played back under early s
 method is asked now and then what remains. Steps are counted, as all cost the same.
 """
 
+import io
 import json
 import sys
 import time
@@ -18,12 +19,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import optax
+from rich.console import Console
 from scipy import optimize
 
 import ntkpredict as ntp
 from ntkpredict.counter import KerasCounter
 from ntkpredict.progress import Indicator
 from ntkpredict.progress.mode import half_sample_mode
+from ntkpredict.progress.panel import panel
 from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.validity import Signals, Validity
 
@@ -33,6 +36,7 @@ SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75)
 PATIENCES = (2, 5, 10)
 EVALUATIONS = 40
 FUTURES = 400
+SHOWN = ("squeezenet-clothing-adamw-0.0001-32-s0", 5)
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,11 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
             split: summary([row for row in rows if row["split"] == split])
             for split in dict.fromkeys(replay.split for replay in replays)
         },
-        "rows": rows,
     }
     write(folder / "results.json", to_plain(results))
     draw(results["summary"], folder / "figure.png")
+    shown = next((r for r in replays if (r.key, r.patience) == SHOWN), replays[0])
+    show(shown, folder / "panel.svg")
     print(table(results["summary"]))
     return results
 
@@ -121,13 +126,20 @@ def rates(name: str, budget: int) -> Callable[[int], float]:
 
 def to_forecast(content: dict[str, Any]) -> ntp.Forecast:
     """What the indicator reads of a forecast: its curves and how far its clock may be off."""
-    nothing = {field: None for field in ntp.Forecast.__dataclass_fields__}
-    told = {
-        "trajectory": to_trajectory(content["trajectory"]),
-        "validity": Validity.of(Signals(**content["signals"])),
-        "cost": ntp.CostModel(0.0, (1.0, 1.0, 1.0), 0.0, 1),
-    }
-    return ntp.Forecast(**nothing | told)
+    unknown = ("steps", "steps_interval", "seconds", "seconds_interval", "reason", "stability")
+    texts = ("network", "data", "plan", "until", "mode", "kernel", "solver")
+    return ntp.Forecast(
+        **dict.fromkeys((*unknown, "path")),
+        **dict.fromkeys(texts, ""),
+        stopping_times=np.empty(0),
+        trajectory=to_trajectory(content["trajectory"]),
+        validity=Validity.of(Signals(**content["signals"])),
+        cost=ntp.CostModel(0.0, (1.0, 1.0, 1.0), 0.0, 1),
+        samples=0,
+        forecast_seconds={},
+        notes=(),
+        versions={},
+    )
 
 
 def ask(replay: Replay, noise: float) -> list[dict[str, Any]]:
@@ -315,6 +327,28 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def show(replay: Replay, path: Path) -> None:
+    """The panel in the middle of a run, at 0.1 s a step and half a second a validation pass."""
+    console = Console(record=True, width=84, file=io.StringIO())
+    now = [0.0]
+    indicator = Indicator(
+        ntp.EarlyStopping(replay.patience, replay.every),
+        replay.max_steps,
+        forecast=replay.forecast,
+        batch_size=32,
+        price_per_hour=2.5,
+        clock=lambda: now[0],
+    )
+    for i in range(replay.stop // 2 // replay.every):
+        now[0] += 0.1 * replay.every
+        indicator.advance(replay.every)
+        now[0] += 0.5
+        indicator.lap("validation")
+        indicator.report({"validation_loss": replay.values[i]})
+    console.print(panel(indicator.estimate(), indicator.fan(), replay.key))
+    console.save_svg(str(path), title="ntkpredict")
 
 
 if __name__ == "__main__":

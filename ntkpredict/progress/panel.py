@@ -91,7 +91,7 @@ def panel(estimate: Estimate, fan: Fan | None, title: str) -> Panel:
 
 def plot(fan: Fan, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     """The curve so far in dots, its trend ahead as a line in a shaded band."""
-    everything = np.concatenate([fan.values, fan.low, fan.high])
+    everything = np.concatenate([fan.values, fan.middle])  # the band is cut off where it is wider
     bottom, top = float(everything.min()), float(everything.max())
     end = float(fan.ahead[-1])
 
