@@ -34,8 +34,9 @@ class Following:
         quiet: bool,
     ) -> None:
         self.tracker: Tracker[Any] = Tracker(None)
-        self._shown = {"forecast": forecast, "console": console, "quiet": quiet, "title": title}
+        self._shown = {"forecast": forecast, "console": console, "title": title}
         self._options = options
+        self._quiet = quiet
 
     def begin(self, setting: Callable[[], tuple[int | None, Watch | None, dict[str, Any]]]) -> None:
         """Start following.
@@ -46,6 +47,7 @@ class Following:
         try:
             steps, watch, found = setting()
             options = {"max_steps": steps, **found, **self._options, **self._shown}
+            options["quiet"] = self._quiet or found.get("quiet", False)
             self.tracker = track(iter(()), () if watch is None else (watch,), **options)
         except Exception as error:
             self.tracker = Tracker(None)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.signal import lfilter
 
 from ntkpredict.counter import Count, Counter
-from ntkpredict.progress.observed import Observed, Turn
+from ntkpredict.progress.observed import FLOOR, Observed, Turn
 from ntkpredict.progress.posterior import Draws, Evidence, NoisePrior, Prior, draw, posterior
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Shapes
@@ -18,7 +18,6 @@ Steps = Float[np.ndarray, " points"]
 
 FUTURES = 400
 _BLOCK = 128
-_FLOOR = 0.02
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Model:
         return Prior(weight / weight.sum(), mean, spread)
 
     def _rate(self, steps: Steps) -> Steps:
-        return np.maximum(self.time.rate(steps), _FLOOR)
+        return np.maximum(self.time.rate(steps), FLOOR)
 
 
 def stopping_steps(
@@ -99,7 +98,7 @@ def stopping_steps(
         block = evaluations[start : start + _BLOCK]
         trend = np.einsum("fmi,fi->fm", model.design(block)[drawn.shape], drawn.theta)
         noise, residual = _noise(drawn, residual, len(block), random)
-        level = np.maximum(trend, _FLOOR) * model._rate(block)
+        level = np.maximum(trend, FLOOR) * model._rate(block)
         values = observed.scale * np.maximum(trend + np.sqrt(level) * noise, 0.0)
         for column in turn.back(values).T:
             count = counter.update(count, column)

@@ -61,22 +61,24 @@ class Progress(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **kwargs: Any,
     ) -> None:
-        watch = self._watch(args)
         scheduler: Any = kwargs.get("lr_scheduler")
 
         def setting() -> tuple[int | None, Watch | None, dict[str, Any]]:
-            options = {"batch_size": args.train_batch_size * args.gradient_accumulation_steps}
+            options: dict[str, Any] = {"quiet": not state.is_world_process_zero}
+            options["batch_size"] = args.train_batch_size * args.gradient_accumulation_steps
             if hasattr(scheduler, "lr_lambdas"):
                 options["schedule"] = scheduler.lr_lambdas[0]
             if args.eval_strategy == "steps":
                 options["every"] = state.eval_steps
-            return state.max_steps, watch, options
+            return state.max_steps, self._watch(args), options
 
         self._following.begin(setting)
         if state.global_step:
-            name = "" if watch is None else watch.metric
-            seen = [(row["step"], row[name], None) for row in state.log_history if name in row]
-            self.tracker.restore({"step": state.global_step, "values": {name: seen}})
+            seen: dict[str, list[tuple[int, float, None]]] = {}
+            for row in state.log_history:
+                for name, value in row.items():
+                    seen.setdefault(name, []).append((row["step"], value, None))
+            self.tracker.restore({"step": state.global_step, "values": seen})
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         self.tracker.advance()

@@ -118,7 +118,7 @@ class Indicator:
     @property
     def stopped(self) -> bool:
         """Whether the rule stops training at this step."""
-        met = any(watching.count.stopped.any() for watching in self._watching)
+        met = any(watching.met is not None for watching in self._watching)
         return met or self.step >= self.max_steps
 
     def estimate(self) -> Estimate:
@@ -174,19 +174,22 @@ class Indicator:
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON holds it."""
         values = {w.watch.metric: [list(v) for v in w.values] for w in self._watching}
-        return {"step": self.step, "values": values}
+        return {"step": self.step, "seconds": self.meter.seconds, "values": values}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the indicator whose `state` this was; its time is not counted."""
+        """Go on as the indicator whose `state` this was, at a speed to be measured anew."""
         self.step = self._start = int(state["step"])
+        self.meter.restore(state.get("seconds", 0.0))
         for watching in self._watching:
             for value in state["values"].get(watching.watch.metric, ()):
                 watching.add(Value(*value))
 
     def _stops(self) -> Float[np.ndarray, " futures"] | None:
+        if any(w.met is not None and w.met < self.step for w in self._watching):
+            return None  # training went on all the same
         if self.stopped:
             return np.array([float(self.step)])
-        values = sum(len(watching.values) for watching in self._watching)
+        values = sum(watching.added for watching in self._watching)
         if values != self._known.values:
             limit = self.max_steps
             found = (w.stops(self.step, limit, self._seed) for w in self._watching)
@@ -221,7 +224,8 @@ class Indicator:
         """Pieces until a step."""
         steps = max(stop - self.step, 0.0)
         share = steps / max(done.training, 1.0)
-        spacings = [every for w in self._watching if (every := w.every) is not None]
+        held_out = (w for w in self._watching if not w.watch.metric.startswith("train"))
+        spacings = [every for w in held_out if (every := w.every) is not None]
         passes = steps / min(spacings) if spacings else done.validation * share
         return Pieces(steps, passes, done.checkpoint * share)
 

@@ -85,7 +85,7 @@ class Progress(Callback):
             limits.append(int(batches) * epochs)
         if trainer.max_steps > 0:
             limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"quiet": not trainer.is_global_zero}
         batch_size = getattr(trainer.train_dataloader, "batch_size", None)
         if batch_size is not None:
             options["batch_size"] = batch_size

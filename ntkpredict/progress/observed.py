@@ -13,7 +13,8 @@ from ntkpredict.counter import Mode
 Steps = Float[np.ndarray, " points"]
 
 _MOST = 300
-_FLOOR = 0.02
+FLOOR = 0.02
+"""Of levels and relative rates, whose noise would vanish."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Observed:
     @property
     def level(self) -> Float[np.ndarray, " points"]:
         """The least value up to each point over the first one, not below a fiftieth."""
-        return np.maximum(np.minimum.accumulate(self.values) / self.scale, _FLOOR)
+        return np.maximum(np.minimum.accumulate(self.values) / self.scale, FLOOR)
 
 
 class Turn(NamedTuple):

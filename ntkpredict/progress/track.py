@@ -213,8 +213,9 @@ def track(
     70
 
     Args:
-        run: a forecast of the run, whose budget and rule are taken; or what the loop iterates over,
-            one item a step; or a number of steps.
+        run: a forecast of the run, whose budget and rule are taken; or a number of steps, in both
+            cases for a loop over 1, 2, … from `start` on; or what the loop iterates over, one item
+            a step.
         until: the rule that stops the loop, or what `parse` reads.
         max_steps: the most steps there will be; needed where `run` has no length.
         forecast: made before launch; the curve is expected to be like its.
@@ -236,7 +237,11 @@ def track(
     if isinstance(run, Forecast):
         forecast, until = run, run.until if until is None else until
         run = int(run.trajectory.steps[-1])
-    items: Iterable[Any] = range(1, run + 1) if isinstance(run, int) else run
+    items: Iterable[Any] = []
+    if isinstance(run, int):
+        items, max_steps = range(options.get("start", 0) + 1, run + 1), max_steps or run
+    else:
+        items = run
     if max_steps is None:
         if not isinstance(items, Sized):
             msg = "max_steps: got None for a loop without a length; expected a number of steps"

@@ -22,7 +22,12 @@ FORECAST_WEIGHT = 0.5
 """Prior probability that the forecast tells the curve; chosen on development runs of the suite."""
 
 _MOST_EVALUATIONS = 2000
+"""To come that are simulated; patience that outlasts them counts as the maximum."""
+
 _MOST_FOR_A_TARGET = 400
+_MOST_VALUES = 4096
+"""That are kept for a target, which does not look back."""
+
 _FAN_STEPS = 40
 
 
@@ -85,6 +90,8 @@ class Watching:
         self.watch = watch
         self.count = watch.counter.start()
         self.values: list[Value] = []
+        self.added = 0
+        self.met: int | None = None
         self._time = time
         self._every = every
         self._curves = None if forecast is None else _curves(forecast, watch.metric)
@@ -95,20 +102,27 @@ class Watching:
     def add(self, value: Value) -> None:
         """One more value; one on all samples counts for the rule, where the rule looks."""
         self.values.append(value)
+        self.added += 1
+        if isinstance(self.watch.counter, TargetCounter) and len(self.values) > _MOST_VALUES:
+            self.values = self.values[::2]
         if value.samples is not None or not self._looks(value.step):
             return
         self._counted = value.step
         self.count = self.watch.counter.update(self.count, np.array([value.value]))
+        if self.met is None and self.count.stopped[0]:
+            self.met = value.step
 
     @property
     def every(self) -> float | None:
         """Steps between evaluations; None where not known yet."""
         if self.watch.every is not None:
             return float(self.watch.every)
-        steps = [0, *(v.step for v in self.values if v.samples is None and v.step > 0)]
+        recent = self.values[-100:]
+        steps = [value.step for value in recent if value.samples is None and value.step > 0]
         if len(steps) > 1:
-            return float(np.median(np.diff(steps[-20:])))
-        return None if self._every is None else float(self._every)
+            return float(np.median(np.diff(steps)))
+        known = self._every or (steps[0] if steps else None)
+        return None if known is None else float(known)
 
     def stops(self, step: int, limit: int, seed: int) -> Stops | None:
         """Steps at which the rule may stop training, equally likely each, infinite beyond a limit.
@@ -119,7 +133,7 @@ class Watching:
         if known is None:
             return None
         model, observed, turn = known
-        random = np.random.default_rng([seed, len(self.values)])
+        random = np.random.default_rng([seed, self.added])
         evaluations = self._evaluations(step, limit, model.every)
         return stopping_steps(
             model, observed, self.watch.counter, self.count, evaluations, turn, random, FUTURES
@@ -132,7 +146,7 @@ class Watching:
             return None
         model, observed, turn = known
         ahead = np.linspace(step, max(limit, step + model.every), _FAN_STEPS)
-        drawn = model.draws(observed, FUTURES, np.random.default_rng([seed, len(self.values)]))
+        drawn = model.draws(observed, FUTURES, np.random.default_rng([seed, self.added]))
         trends = np.einsum("fmi,fi->fm", model.design(ahead)[drawn.shape], drawn.theta)
         values = turn.back(observed.scale * np.maximum(trends, 0))
         low, middle, high = np.quantile(values, [0.025, 0.5, 0.975], axis=0)

@@ -38,7 +38,8 @@ class Pieces:
 
     def seconds(self, pace: Pieces) -> float:
         """Of all of them, at so many seconds a piece."""
-        return sum(getattr(self, f.name) * getattr(pace, f.name) for f in fields(self))
+        validation = self.validation * pace.validation
+        return self.training * pace.training + validation + self.checkpoint * pace.checkpoint
 
     def units(self, pace: Pieces, batch_size: int | float) -> float:
         """Their work in U."""
@@ -56,7 +57,8 @@ class _Window:
     def add(self, pieces: float, seconds: float, now: float, window: float) -> None:
         self.pieces += pieces
         buckets = self._buckets
-        if buckets and not self._first and now - buckets[-1][0] < window / _BUCKETS:
+        soon = not self._first and bool(buckets) and now - buckets[-1][0] < window / _BUCKETS
+        if soon or (buckets and pieces == 0):
             buckets[-1][1] += pieces
             buckets[-1][2] += seconds
             return
@@ -110,6 +112,10 @@ class Meter:
         if self._paused is not None:
             away = self._clock() - self._paused
             self._mark, self._start, self._paused = self._mark + away, self._start + away, None
+
+    def restore(self, seconds: int | float) -> None:
+        """Count time that passed before."""
+        self._start -= seconds
 
     @property
     def seconds(self) -> float:

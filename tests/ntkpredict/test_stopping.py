@@ -6,6 +6,7 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict import stopping
+from ntkpredict.counter import early_stopping
 
 STEPS = np.array([0, 1, 2, 4, 8])
 
@@ -237,6 +238,14 @@ class TestEarlyStopping:
                 expected = [every * keras_stops(row, patience, delta, mode) for row in rows]
                 rule = ntp.EarlyStopping(patience, every, delta, on, metric)
                 np.testing.assert_array_equal(rule.steps(curves), expected)
+
+    @pytest.mark.parametrize("framework", ["keras", "huggingface", "lightning"])
+    def test_counts_as_the_framework_does(self, validation, framework):
+        values = np.round(np.random.default_rng(0).uniform(size=(50, 30)), 1)
+        stops = early_stopping(framework, 4, 0.1).stops(values)
+        expected = np.where(stops > 0, stops, np.inf)
+        rule = ntp.EarlyStopping(4, every=1, min_delta=0.1, framework=framework)
+        np.testing.assert_array_equal(rule.steps(validation(values)), expected)
 
     def test_an_improvement_must_be_larger_than_min_delta(self, validation):
         curves = validation([4, 3.5, 3, 2.5, 2])

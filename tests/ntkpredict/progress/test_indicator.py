@@ -180,6 +180,38 @@ def test_goes_on_from_a_state(clock, run, stop):
     run.play(second, clock, stop)
     assert second.stopped
     assert second.estimate().units_done > stop
+    assert second.estimate().seconds_passed == pytest.approx(run.seconds(0, stop))
+
+
+def test_a_run_that_goes_on_all_the_same_goes_to_the_maximum(clock, run, stop):
+    indicator = Indicator(UNTIL, 2000, clock=clock)
+    run.play(indicator, clock, stop + 30)
+    assert indicator.stopped
+    estimate = indicator.estimate()
+    assert (estimate.steps, estimate.steps_interval) == (2000, None)
+
+
+def test_a_loss_of_every_step_is_no_validation_pass(clock):
+    indicator = Indicator(ntp.TargetLoss(0.01), 1000, clock=clock)
+    for step in range(1, 101):
+        clock.wait(0.1)
+        indicator.advance()
+        indicator.report({"train_loss": 2.0})
+        if step % 50 == 0:
+            clock.wait(5.0)
+            indicator.lap("validation")
+    estimate = indicator.estimate()
+    left = estimate.steps - 100
+    assert estimate.seconds == pytest.approx(left * 0.1 + left / 50 * 5)
+
+
+def test_few_of_many_values_are_kept_for_a_target(clock):
+    indicator = Indicator(ntp.TargetLoss(relative=0.5), 100_000, clock=clock)
+    for step in range(1, 10_001):
+        indicator.step = step
+        indicator.report({"train_loss": 2.0 if step < 10_000 else 1.0})
+        assert indicator.stopped == (step == 10_000)
+    assert len(indicator._watching[0].values) < 5000
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,10 @@ class TestTrack:
     def test_goes_on_from_a_checkpoint(self, clock, run):
         first = ntp.track(300, UNTIL, quiet=True, clock=clock)
         play(first, clock, run)
-        second = ntp.track(2000, UNTIL, quiet=True, clock=clock)
+        second = ntp.track(2000, UNTIL, start=300, quiet=True, clock=clock)
         second.restore(first.state())
         assert second.indicator.step == 300
+        assert next(iter(second)) == 301
 
     def test_a_plain_optax_loop(self):
         schedule = optax.exponential_decay(0.3, 20, 0.8)

@@ -42,6 +42,15 @@ def test_the_first_step_compiles_and_soon_no_longer_counts(clock):
     assert meter.seconds == pytest.approx(20.5)
 
 
+def test_validating_after_the_first_step_keeps_its_pace(clock):
+    meter = Meter(clock)
+    train(meter, clock, 1, 2.0)
+    meter.lap("training", 0)
+    clock.wait(1.0)
+    meter.lap("validation")
+    assert meter.pace == Pieces(2.0, 1.0)
+
+
 def test_a_load_shows_within_the_window_and_goes_with_it(clock):
     meter = Meter(clock, window=10.0)
     train(meter, clock, 100, 0.1)
