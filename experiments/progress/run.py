@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from scipy import optimize
 import ntkpredict as ntp
 from ntkpredict.counter import KerasCounter
 from ntkpredict.progress import Indicator
+from ntkpredict.progress.extra import ExtraPoints
 from ntkpredict.progress.mode import half_sample_mode
 from ntkpredict.progress.panel import panel
 from ntkpredict.record import to_plain, to_trajectory, write
@@ -36,6 +37,9 @@ SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75)
 PATIENCES = (2, 5, 10)
 EVALUATIONS = 40
 FUTURES = 400
+SAMPLES = 64
+"""Of an extra validation point, whatever it costs."""
+
 SHOWN = ("squeezenet-clothing-adamw-0.0001-32-s0", 5)
 
 
@@ -49,7 +53,8 @@ class Replay:
         patience: evaluations.
         every: steps between them.
         max_steps: the budget.
-        values: the validation loss at each evaluation.
+        curves: as recorded.
+        samples: validation samples.
         schedule: step -> learning rate.
         forecast: made before launch.
     """
@@ -59,11 +64,21 @@ class Replay:
     patience: int
     every: int
     max_steps: int
-    values: np.ndarray
+    curves: ntp.Trajectory
+    samples: int
     schedule: Callable[[int], float]
     forecast: ntp.Forecast
 
-    @property
+    def value(self, step: Any) -> Any:
+        """The validation loss at a step."""
+        return np.interp(step, self.curves.steps, self.curves.validation.loss[0])
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """At each evaluation."""
+        return self.value(np.arange(self.every, self.max_steps + 1, self.every))
+
+    @cached_property
     def stop(self) -> int:
         """The step at which it ends."""
         stop = int(KerasCounter(self.patience).stops(self.values[None])[0])
@@ -104,14 +119,11 @@ def load(limit: int | None = None) -> list[Replay]:
         run = json.loads((SUITE / "runs" / path.name).read_text())
         forecast = to_forecast(json.loads(path.read_text()))
         curves, budget = to_trajectory(run["trajectory"]), run["case"]["max_steps"]
-        every = max(budget // EVALUATIONS, 1)
-        steps = np.arange(every, budget + 1, every)
-        values = np.interp(steps, curves.steps, curves.validation.loss[0])
-        schedule = rates(run["case"]["schedule"], budget)
-        replays += [
-            Replay(path.stem, run["task"]["split"], p, every, budget, values, schedule, forecast)
-            for p in PATIENCES
-        ]
+        task, schedule = run["task"], rates(run["case"]["schedule"], budget)
+        every, samples = max(budget // EVALUATIONS, 1), task["validation"]
+        first = (path.stem, task["split"])
+        rest = (every, budget, curves, samples, schedule, forecast)
+        replays += [Replay(*first, patience, *rest) for patience in PATIENCES]
     return replays
 
 
@@ -148,6 +160,7 @@ def ask(replay: Replay, noise: float) -> list[dict[str, Any]]:
         "ours, with forecast": partial(ours, forecast=True),
         "ours": ours,
         "ours, mode": partial(ours, mode=True),
+        "ours, extra points": partial(ours, extra=SAMPLES),
         "Luo": partial(luo, noise=noise),
         "patience on the trend": trend_only,
         "maximum": maximum,
@@ -165,18 +178,29 @@ def ask(replay: Replay, noise: float) -> list[dict[str, Any]]:
     return rows
 
 
-def ours(replay: Replay, now: int, *, forecast: bool = False, mode: bool = False) -> Answer:
-    """The indicator, its median or its half-sample mode."""
+def ours(
+    replay: Replay, now: int, *, forecast: bool = False, mode: bool = False, extra: int = 0
+) -> Answer:
+    """The indicator, its median or its half-sample mode; extra values on so many samples."""
     indicator = Indicator(
         ntp.EarlyStopping(replay.patience, replay.every),
         replay.max_steps,
         schedule=replay.schedule,
         forecast=replay.forecast if forecast else None,
+        validation_samples=replay.samples,
     )
-    for i in range(now // replay.every):
-        indicator.step = (i + 1) * replay.every
-        indicator.report({"validation_loss": replay.values[i]})
-    indicator.step = now
+    random, last = np.random.default_rng(0), 0
+    spread = np.sqrt(max(1 / max(extra, 1) - 1 / replay.samples, 0))  # see `Watching`
+    for step in range(1, now + 1):
+        indicator.step = step
+        value = float(replay.value(step))
+        if step % replay.every == 0:
+            indicator.report({"validation_loss": value})
+            last = step
+        elif extra and ExtraPoints().due(step, last, float(replay.every)):
+            value *= 1 + spread * random.normal()
+            indicator.report({"validation_loss": value}, min(extra, replay.samples))
+            last = step
     estimate = indicator.estimate()
     low, high = estimate.steps_interval or (np.nan, np.nan)
     return estimate.mode if mode else estimate.steps, low, high

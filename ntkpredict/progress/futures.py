@@ -39,8 +39,13 @@ class Model:
     noise: NoisePrior = field(default_factory=NoisePrior)
 
     def draws(self, observed: Observed, futures: int, random: np.random.Generator) -> Draws:
-        """Trends and noise that agree with what was observed."""
-        variance = self._rate(observed.steps) * observed.level
+        """Trends and noise that agree with what was observed.
+
+        No trend is quite right, so that old values tell less: their variance is last step / step
+        times as large.
+        """
+        age = observed.steps[-1:] / observed.steps
+        variance = self._rate(observed.steps) * observed.level * age
         unit = (self.noise.scale * observed.scale) ** 2
         gaps = np.diff(observed.steps, prepend=0.0) / self.every
         evidence = Evidence(

@@ -54,18 +54,19 @@ class Progress(TrainerCallback):
         """Knows what remains."""
         return self._following.tracker
 
-    def on_train_begin(  # noqa: D102
+    def on_train_begin(
         self,
         args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
+        control: TrainerControl,
         **kwargs: Any,
     ) -> None:
         scheduler: Any = kwargs.get("lr_scheduler")
 
         def setting() -> tuple[int | None, Watch | None, dict[str, Any]]:
             options: dict[str, Any] = {"quiet": not state.is_world_process_zero}
-            options["batch_size"] = args.train_batch_size * args.gradient_accumulation_steps
+            batch_size = args.train_batch_size * args.gradient_accumulation_steps
+            options["batch_size"] = batch_size * args.world_size
             if hasattr(scheduler, "lr_lambdas"):
                 options["schedule"] = scheduler.lr_lambdas[0]
             if args.eval_strategy == "steps":
@@ -80,17 +81,17 @@ class Progress(TrainerCallback):
                     seen.setdefault(name, []).append((row["step"], value, None))
             self.tracker.restore({"step": state.global_step, "values": seen})
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.tracker.advance()
 
-    def on_evaluate(self, *args: Any, metrics: dict[str, Any], **kwargs: Any) -> None:  # noqa: ARG002, D102
+    def on_evaluate(self, *args: Any, metrics: dict[str, Any], **kwargs: Any) -> None:
         self.tracker.lap("validation")
         self.tracker.report(**metrics)
 
-    def on_save(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
         self.tracker.lap("checkpoint")
 
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self.tracker.close()
 
     def _watch(self, args: TrainingArguments) -> Watch | None:

@@ -50,32 +50,35 @@ class Progress(keras.callbacks.Callback):
         self._early_stopping = early_stopping
         self._following = Following(forecast, console, title, options, quiet=quiet)
         self._fresh = True
+        self._batch = -1
 
     @property
     def tracker(self) -> Tracker[Any]:
         """Knows what remains."""
         return self._following.tracker
 
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002, D102
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._fresh = True
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002, D102
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._batch = -1
         if self._fresh:
             self._following.begin(lambda: self._setting(epoch))
             self._fresh = False
         else:
             self.tracker.lap("checkpoint")  # what other callbacks did at the end of the epoch
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002, D102
-        self.tracker.advance()
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self.tracker.advance(batch - self._batch)  # several where steps_per_execution says so
+        self._batch = batch
 
-    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002, D102
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.lap("validation")
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002, D102
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.report(**(logs or {}))
 
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002, D102
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.close()
 
     def _setting(self, epoch: int) -> tuple[int | None, Watch | None, dict[str, Any]]:

@@ -47,35 +47,35 @@ class Progress(Callback):
         """Knows what remains."""
         return self._following.tracker
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002, D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._following.begin(lambda: self._setting(trainer))
         if self._state is not None:
             self.tracker.restore(self._state)
 
-    def on_train_batch_end(self, *args: Any) -> None:  # noqa: ARG002, D102
+    def on_train_batch_end(self, *args: Any) -> None:
         self.tracker.advance()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002, D102
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         self.tracker.lap("validation")
         if not self._at_epoch_end:
             self.tracker.report(**trainer.callback_metrics)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002, D102
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._at_epoch_end:
             self.tracker.report(**trainer.callback_metrics)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002, D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.tracker.close()
 
-    def on_exception(self, *args: Any) -> None:  # noqa: ARG002, D102
+    def on_exception(self, *args: Any) -> None:
         self.tracker.close()
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    def state_dict(self) -> dict[str, Any]:
         return self.tracker.state() or {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._state = state_dict or None
 
     def _setting(self, trainer: Trainer) -> tuple[int | None, Watch | None, dict[str, Any]]:

@@ -29,10 +29,15 @@ class TestKeras:
     def fit(self, data):
         import keras
 
-        def train(progress, *others, optimizer=None, epochs=60, **options):
+        def train(progress, *others, optimizer=None, epochs=60, steps_per_execution=1, **options):
             keras.utils.set_random_seed(0)
             model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
-            model.compile(optimizer or keras.optimizers.SGD(0.1), "mse", metrics=["mae"])
+            model.compile(
+                optimizer or keras.optimizers.SGD(0.1),
+                "mse",
+                metrics=["mae"],
+                steps_per_execution=steps_per_execution,
+            )
             return model.fit(
                 data.x,
                 data.y,
@@ -80,6 +85,13 @@ class TestKeras:
         fit(progress, optimizer=keras.optimizers.SGD(decay), epochs=3, initial_epoch=1)
         indicator = progress.tracker.indicator
         assert (indicator.step, indicator.max_steps) == (12, 12)
+
+    def test_several_steps_at_once(self, fit):
+        from ntkpredict.progress.keras import Progress
+
+        progress = Progress(quiet=True)
+        fit(progress, epochs=2, steps_per_execution=2)
+        assert progress.tracker.indicator.step == 8
 
     def test_what_cannot_start_is_a_warning(self, data, fit):
         from ntkpredict.progress.keras import Progress
