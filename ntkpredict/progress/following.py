@@ -33,7 +33,7 @@ class Following:
         *,
         quiet: bool,
     ) -> None:
-        self.tracker: Tracker[Any] = Tracker(None)
+        self.tracker: Tracker = Tracker(None)
         self._shown = {"forecast": forecast, "console": console, "title": title}
         self._options = options
         self._quiet = quiet

@@ -50,7 +50,7 @@ class Progress(TrainerCallback):
         self._following = Following(forecast, console, title, options, quiet=quiet)
 
     @property
-    def tracker(self) -> Tracker[Any]:
+    def tracker(self) -> Tracker:
         """Knows what remains."""
         return self._following.tracker
 

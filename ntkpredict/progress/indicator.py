@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,14 +18,6 @@ from ntkpredict.progress.schedule import RateTime, Schedule
 from ntkpredict.progress.watching import Fan, Value, Watching
 from ntkpredict.progress.work import Kind, Meter, Pieces
 from ntkpredict.stopping import StoppingRule, Watch
-
-
-class _Known(NamedTuple):
-    """What was simulated when there were so many values."""
-
-    values: int
-    stops: Float[np.ndarray, " futures"] | None
-    fan: Fan | None
 
 
 class Indicator:
@@ -91,7 +83,8 @@ class Indicator:
             cost = forecast.cost
             expected = Pieces(cost.batch_seconds[1], cost.validation_seconds)
         self.meter = Meter(clock, window, expected)
-        self._known = _Known(-1, None, None)
+        self._known: tuple[int, Float[np.ndarray, " futures"] | None] = (-1, None)
+        self._fan: tuple[int, Fan | None] = (-1, None)
 
     def advance(self, steps: int = 1) -> None:
         """So many training steps have just been done."""
@@ -164,12 +157,12 @@ class Indicator:
 
     def fan(self) -> Fan | None:
         """The first curve that a rule looks at, and its trend up to the expected stop."""
-        if self._watching and self._known.fan is None and self._known.stops is not None:
-            end = float(np.quantile(self._known.stops, 0.975))
-            self._known = self._known._replace(
-                fan=self._watching[0].fan(self.step, end, self._seed)
-            )
-        return self._known.fan
+        if self._watching and self._fan[0] != self._values:
+            stops = self._stops()
+            end = self.max_steps if stops is None else float(np.quantile(stops, 0.975))
+            fan = self._watching[0].fan(self.step, float(end), self._seed)
+            self._fan = (self._values, fan)
+        return self._fan[1]
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON holds it."""
@@ -184,19 +177,23 @@ class Indicator:
             for value in state["values"].get(watching.watch.metric, ()):
                 watching.add(Value(*value))
 
+    @property
+    def _values(self) -> int:
+        """How many there were: what is simulated holds until there are more."""
+        return sum(watching.added for watching in self._watching)
+
     def _stops(self) -> Float[np.ndarray, " futures"] | None:
         if any(w.met is not None and w.met < self.step for w in self._watching):
             return None  # training went on all the same
         if self.stopped:
             return np.array([float(self.step)])
-        values = sum(watching.added for watching in self._watching)
-        if values != self._known.values:
+        if self._known[0] != self._values:
             limit = self.max_steps
             found = (w.stops(self.step, limit, self._seed) for w in self._watching)
             told = [stops for stops in found if stops is not None]
             stops = np.minimum(np.min(told, axis=0), limit) if told else None
-            self._known = _Known(values, stops, None)
-        stops = self._known.stops
+            self._known = (self._values, stops)
+        stops = self._known[1]
         if stops is None:
             return None
         rest = stops[stops > self.step]

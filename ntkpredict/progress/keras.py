@@ -53,7 +53,7 @@ class Progress(keras.callbacks.Callback):
         self._batch = -1
 
     @property
-    def tracker(self) -> Tracker[Any]:
+    def tracker(self) -> Tracker:
         """Knows what remains."""
         return self._following.tracker
 

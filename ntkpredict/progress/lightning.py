@@ -43,7 +43,7 @@ class Progress(Callback):
         self._at_epoch_end = False
 
     @property
-    def tracker(self) -> Tracker[Any]:
+    def tracker(self) -> Tracker:
         """Knows what remains."""
         return self._following.tracker
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -20,14 +20,13 @@ from ntkpredict.progress.panel import Display
 from ntkpredict.progress.work import Kind
 from ntkpredict.stopping import StoppingRule, Watch, parse
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 _SHARE = 300
 """What is shown is not renewed before so many times the time that the last renewal took."""
 
 
-class Tracker(Generic[T]):
+class Tracker:
     """An `Indicator` that never gets in the way of training.
 
     Whatever goes wrong in here becomes one warning, and training goes on without it. Each turn of
@@ -46,7 +45,7 @@ class Tracker(Generic[T]):
     def __init__(
         self,
         indicator: Indicator | None,
-        items: Iterable[T] = (),
+        items: Iterable[Any] = (),
         *,
         display: Display | None = None,
         extra: Evaluate | None = None,
@@ -63,7 +62,7 @@ class Tracker(Generic[T]):
         self._due = clock() if display is None else clock() + display.interval_seconds
         self._pending = False
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Any]:
         try:
             for item in self._items:
                 self._pending = True
@@ -186,7 +185,7 @@ class Tracker(Generic[T]):
 
 
 def track(
-    run: Forecast | Iterable[T] | int,
+    run: Forecast | Iterable[Any] | int,
     until: StoppingRule | str | tuple[Watch, ...] | None = None,
     *,
     max_steps: int | None = None,
@@ -198,7 +197,7 @@ def track(
     title: str = "Training",
     clock: Clock = time.monotonic,
     **options: Any,
-) -> Tracker[Any]:
+) -> Tracker:
     """Follow a training loop and show how long it will still take.
 
     >>> progress = track(100, "patience>=2@10", quiet=True)

@@ -164,10 +164,14 @@ def test_an_estimate_is_simulated_once_for_the_same_values(clock, run):
     indicator = Indicator(UNTIL, 2000, clock=clock)
     run.play(indicator, clock, 205)
     known = indicator.estimate()
-    stops = indicator._known.stops
+    stops, fan = indicator._known[1], indicator.fan()
     indicator.advance()
     assert indicator.estimate().steps_interval[0] >= known.steps_interval[0]
-    assert indicator._known.stops is stops
+    assert indicator._known[1] is stops
+    assert indicator.fan() is fan
+    run.play(indicator, clock, 221)
+    assert indicator.fan().ahead[0] == 221
+    assert len(indicator.fan().values) == 11
 
 
 def test_goes_on_from_a_state(clock, run, stop):
