@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal import lfilter
 
 from ntkpredict.counter import Count, Counter
 from ntkpredict.progress.observed import FLOOR, Observed, Turn
@@ -45,7 +44,7 @@ class Model:
         times as large.
         """
         age = observed.steps[-1:] / observed.steps
-        variance = self._rate(observed.steps) * observed.level * age
+        variance = self.relative_rate(observed.steps) * observed.level * age
         unit = (self.noise.scale * observed.scale) ** 2
         gaps = np.diff(observed.steps, prepend=0.0) / self.every
         evidence = Evidence(
@@ -67,7 +66,8 @@ class Model:
         spread = np.repeat([family.spread for family in self.shapes], counts, axis=0)
         return Prior(weight / weight.sum(), mean, spread)
 
-    def _rate(self, steps: Steps) -> Steps:
+    def relative_rate(self, steps: Steps) -> Steps:
+        """lr_n / lr_max, not below what noise is worth speaking of."""
         return np.maximum(self.time.rate(steps), FLOOR)
 
 
@@ -94,19 +94,21 @@ def stopping_steps(
         futures: how many.
     """
     drawn = model.draws(observed, futures, random)
-    if len(evaluations) > 1:  # values farther apart have less to do with each other
-        apart = (evaluations[1] - evaluations[0]) / model.every
-        drawn = drawn._replace(correlation=drawn.correlation**apart)
-    residual = _last_residual(model, observed, drawn)
+    apart = np.diff(evaluations[:2]) / model.every if len(evaluations) > 1 else np.ones(1)
+    correlation = drawn.correlation**apart
+    fresh = drawn.noise * np.sqrt(1 - correlation**2)
+    noise = _last_residual(model, observed, drawn)
     count, past = count.repeat(futures), count.evaluations
     for start in range(0, len(evaluations), _BLOCK):
         block = evaluations[start : start + _BLOCK]
-        trend = np.einsum("fmi,fi->fm", model.design(block)[drawn.shape], drawn.theta)
-        noise, residual = _noise(drawn, residual, len(block), random)
-        level = np.maximum(trend, FLOOR) * model._rate(block)
-        values = observed.scale * np.maximum(trend + np.sqrt(level) * noise, 0.0)
-        for column in turn.back(values).T:
-            count = counter.update(count, column)
+        trends = np.einsum("fmi,fi->mf", model.design(block)[drawn.shape], drawn.theta)
+        spreads = np.sqrt(np.maximum(trends, FLOOR) * model.relative_rate(block)[:, None])
+        for trend, spread, new in zip(
+            trends, spreads, random.normal(size=trends.shape), strict=True
+        ):
+            noise = correlation * noise + fresh * new
+            values = observed.scale * np.maximum(trend + spread * noise, 0.0)
+            count = counter.update(count, turn.back(values))
         if count.stopped.all():
             break
     steps = np.insert(evaluations, 0, np.inf)
@@ -119,18 +121,5 @@ def _last_residual(model: Model, observed: Observed, drawn: Draws) -> Float[np.n
         return np.zeros(len(drawn.noise))
     last = observed.steps[-1:]
     trend = np.einsum("fi,fi->f", model.design(last)[drawn.shape, 0], drawn.theta)
-    spread = np.sqrt(observed.level[-1] * model._rate(last)[0])
+    spread = np.sqrt(observed.level[-1] * model.relative_rate(last)[0])
     return (observed.values[-1] / observed.scale - trend) / spread
-
-
-def _noise(
-    drawn: Draws, before: Float[np.ndarray, " futures"], count: int, random: np.random.Generator
-) -> tuple[Float[np.ndarray, "futures evaluations"], Float[np.ndarray, " futures"]]:
-    """Noise of an autoregression of order 1, and its last value, to go on from."""
-    noise = random.normal(size=(len(before), count))
-    noise *= (drawn.noise * np.sqrt(1 - drawn.correlation**2))[:, None]
-    for phi in np.unique(drawn.correlation):
-        rows = drawn.correlation == phi
-        start = phi * before[rows, None]
-        noise[rows] = lfilter([1.0], [1.0, -phi], noise[rows], axis=1, zi=start)[0]
-    return noise, noise[:, -1]
