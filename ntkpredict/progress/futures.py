@@ -17,6 +17,8 @@ Steps = Float[np.ndarray, " points"]
 
 FUTURES = 400
 _BLOCK = 128
+_SHORTEST = 0.05
+"""Evaluations between two values, at least: at no distance they would have the same noise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Model:
         age = observed.steps[-1:] / observed.steps
         variance = self.relative_rate(observed.steps) * observed.level * age
         unit = (self.noise.scale * observed.scale) ** 2
-        gaps = np.diff(observed.steps, prepend=0.0) / self.every
+        gaps = np.maximum(np.diff(observed.steps, prepend=0.0) / self.every, _SHORTEST)
         evidence = Evidence(
             self.design(observed.steps),
             observed.values / observed.scale,

@@ -13,6 +13,9 @@ from ntkpredict.counter import Mode
 Steps = Float[np.ndarray, " points"]
 
 _MOST = 300
+_HUGE = 1e100
+"""As good as infinite: squares must not overflow."""
+
 FLOOR = 0.02
 """Of levels and relative rates, whose noise would vanish."""
 
@@ -48,7 +51,8 @@ class Observed:
         """
         extra = np.zeros(len(values)) if subset_variance is None else subset_variance
         order = np.argsort(steps, kind="stable")
-        order = order[np.isfinite(values[order]) & (steps[order] > 0)]
+        usable = (np.abs(values) < _HUGE) & (steps > 0)
+        order = order[usable[order]]
         if len(order) > _MOST:
             order = order[np.linspace(0, len(order) - 1, _MOST).astype(int)]
         if len(order) and values[order[0]] != 0:

@@ -152,12 +152,21 @@ def test_values_on_few_samples_never_count_for_the_rule(clock, run):
 
 def test_diverging_does_not_break_it(clock):
     indicator = Indicator(UNTIL, 2000, clock=clock)
-    for step, value in enumerate([2.0, 5.0, np.inf, np.nan], start=1):
+    for step, value in enumerate([2.0, 5.0, 1e20, 1e200, np.inf, np.nan], start=1):
         clock.wait(1.0)
         indicator.advance(20)
         indicator.report({"validation_loss": value})
         assert indicator.step == 20 * step
         assert np.isfinite(indicator.estimate().steps)
+
+
+def test_several_values_at_one_step(clock):
+    indicator = Indicator(UNTIL, 2000, clock=clock)
+    for step in (20, 20, 40, 40, 60):
+        indicator.step = step
+        indicator.report({"validation_loss": 2 - step / 100})
+        low, high = indicator.estimate().steps_interval
+        assert step < low <= high <= 2000
 
 
 def test_an_estimate_is_simulated_once_for_the_same_values(clock, run):
