@@ -117,7 +117,8 @@ class Indicator:
     def estimate(self) -> Estimate:
         """What remains, as of now; simulated anew where there are new values."""
         stops = self._stops()
-        outcomes = np.array([float(self.max_steps)]) if stops is None else stops
+        most = float(max(self.max_steps, self.step))
+        outcomes = np.array([most]) if stops is None else stops
         middle = float(np.median(outcomes))
         interval: Range | None = None
         at_maximum = None

@@ -185,7 +185,7 @@ class Watching:
         fewer = np.array([0.0 if v.samples is None else 1 / v.samples - share for v in self.values])
         # per sample errors are 0 or 1, losses about as spread as they are large
         finite = np.clip(np.nan_to_num(values), -1e100, 1e100)
-        spread = finite * (1 - finite) if turn == Turn(-1.0, 1.0) else finite**2
+        spread = np.abs(finite * (1 - finite)) if turn == Turn(-1.0, 1.0) else finite**2
         expected = None
         if self._curves is not None and self._forecast is not None:
             rows = turn.of_values(self._curves)

@@ -227,6 +227,51 @@ def test_few_of_many_values_are_kept_for_a_target(clock):
     assert len(indicator._watching[0].values) < 5000
 
 
+RULES = [
+    ntp.EarlyStopping(3, every=7),
+    ntp.EarlyStopping(0, every=20, min_delta=0.01, metric="accuracy", framework="huggingface"),
+    ntp.TargetLoss(0.5, on="validation"),
+    ntp.TargetLoss(relative=0.3),
+    ntp.TargetAccuracy(0.9, on="validation"),
+    ntp.MaxSteps(150),
+    ntp.Best(),
+]
+CURVES = {
+    "falling": lambda step, random: step**-0.5,
+    "flat": lambda step, random: 1.0,
+    "rising": lambda step, random: 0.01 * step,
+    "zero": lambda step, random: 0.0,
+    "noise": lambda step, random: random.normal(),
+    "nothing": lambda step, random: np.nan,
+}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("curve", CURVES)
+def test_whatever_the_run_the_numbers_agree(clock, curve, seed):
+    random = np.random.default_rng(seed)
+    first, second = random.choice(len(RULES), size=2)
+    indicator = Indicator(RULES[first] | RULES[second], 333, validation_samples=200, clock=clock)
+    scale = 10 ** random.uniform(-4, 6) * random.choice([1, 1, -1])
+    for step in range(1, random.integers(10, 340)):
+        clock.wait(random.exponential())
+        indicator.advance()
+        if random.uniform() < 0.2:
+            value = CURVES[curve](step, random)
+            samples = None if random.uniform() < 0.8 else int(random.integers(1, 300))
+            names = ("validation_loss", "train_loss", "validation_accuracy")
+            values = (scale * value, scale * value, 1 - abs(value))
+            indicator.report(dict(zip(names, values, strict=True)), samples)
+        if random.uniform() < 0.02:
+            estimate = indicator.estimate()
+            low, high = estimate.steps_interval or (estimate.steps, estimate.steps)
+            assert step <= low <= estimate.steps <= high <= max(333, step)
+            total = estimate.units_done + estimate.units_per_second * estimate.seconds
+            assert estimate.units == pytest.approx(total)
+            indicator.fan()
+            json.dumps(indicator.state())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
