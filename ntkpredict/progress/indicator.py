@@ -59,7 +59,11 @@ class Indicator:
     ) -> None:
         limit = until.limit if isinstance(until, StoppingRule) else None
         watches = until.watches if isinstance(until, StoppingRule) else until or ()
-        _check(max_steps=max_steps, every=every, batch_size=batch_size, samples=validation_samples)
+        _check("max_steps", max_steps)
+        _check("every", every)
+        _check("batch_size", batch_size)
+        _check("validation_samples", validation_samples)
+        _check("start", start, least=0)
         self.step = start
         self.max_steps = max_steps if limit is None else min(max_steps, limit)
         self._batch_size = batch_size
@@ -231,8 +235,7 @@ class Indicator:
 _WORK = ("seconds", "seconds_interval", "units_done", "units", "units_per_second", "price")
 
 
-def _check(**numbers: int | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            msg = f"{name}: got {value}; expected at least 1"
-            raise ValueError(msg)
+def _check(name: str, value: int | None, *, least: int = 1) -> None:
+    if value is not None and value < least:
+        msg = f"{name}: got {value}; expected at least {least}"
+        raise ValueError(msg)

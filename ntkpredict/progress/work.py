@@ -85,9 +85,15 @@ class Meter:
         clock: seconds since some moment.
         window: in seconds.
         expected: seconds of a piece of each kind before there was one; 0 where not known.
+
+    Raises:
+        ValueError: no window.
     """
 
     def __init__(self, clock: Clock, window: float = 30.0, expected: Pieces | None = None) -> None:
+        if not window > 0:
+            msg = f"window: got {window}; expected seconds, more than 0"
+            raise ValueError(msg)
         self._clock = clock
         self._window = window
         self._expected = Pieces() if expected is None else expected

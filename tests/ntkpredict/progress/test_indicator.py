@@ -278,6 +278,9 @@ def test_whatever_the_run_the_numbers_agree(clock, curve, seed):
         ({"max_steps": 0}, "max_steps: got 0; expected at least 1"),
         ({"max_steps": 9, "every": 0}, "every: got 0; expected at least 1"),
         ({"max_steps": 9, "batch_size": 0}, "batch_size: got 0; expected at least 1"),
+        ({"max_steps": 9, "validation_samples": 0}, "validation_samples: got 0; expected at least"),
+        ({"max_steps": 9, "start": -1}, "start: got -1; expected at least 0"),
+        ({"max_steps": 9, "window": 0.0}, "window: got 0.0; expected seconds, more than 0"),
     ],
 )
 def test_bad_arguments(refused, options, message):
