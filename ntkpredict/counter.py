@@ -200,7 +200,7 @@ class LightningCounter(Counter):
         if self.divergence_threshold is not None:
             over |= single > sign * np.float32(self.divergence_threshold)
         improved = ~over & (single + np.float32(self.min_delta) < _single(count.best))
-        waited = np.where(improved, 0, np.where(over, count.waited, count.waited + 1))
+        waited = np.where(improved, 0, count.waited + 1)
         patient = improved | (waited < self.patience)
         return np.where(improved, values, count.best), waited, over | ~patient
 

@@ -27,7 +27,7 @@ def curves():
         random = np.random.default_rng(seed)
         n = int(random.integers(1, EVALUATIONS + 1))
         values = 2 * np.exp(-np.arange(n) / random.uniform(1, 15)) + 0.3 * random.normal(size=n)
-        values = np.round(values, int(random.integers(1, 5)))
+        values = np.round(values, int(random.choice([1, 1, 1, 4])))
         if random.uniform() < 0.3:
             values = np.maximum(values, random.choice(values))  # a plateau
         odd = random.uniform(size=n) < random.choice([0, 0, 0.15])
@@ -55,7 +55,7 @@ def options(random, values, **choices):
     }
 
 
-DELTAS = np.array([0.0, 0.0, 0.1, 0.5], object)
+DELTAS = np.array([0.0, 0.1, 0.2, 0.5], object)
 NEAR = np.array([None, None, "near"], object)
 
 
@@ -126,6 +126,20 @@ def test_lightning(curves):
 
         counter = LightningCounter(patience, mode=mode, check_finite=finite, **chosen)
         assert ours(counter, values) == replay(values, stopped), (counter, values)
+
+
+def test_lightning_compares_in_single_precision():
+    import torch
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    tenths = np.arange(30) / 10
+    pairs = np.array([(best, value) for best in tenths for value in tenths])
+    for delta in (0.1, 0.2, 0.5):
+        stops = LightningCounter(1, delta).stops(pairs) > 0
+        for pair, stopped in zip(torch.tensor(pairs, dtype=torch.float32), stops, strict=True):
+            callback = EarlyStopping("value", patience=1, min_delta=delta)
+            told = [callback._evaluate_stopping_criteria(value)[0] for value in pair]
+            assert told[-1] == stopped, (pair, delta)
 
 
 COUNTERS = [
