@@ -79,7 +79,10 @@ class Progress(TrainerCallback):
             for row in state.log_history:
                 for name, value in row.items():
                     seen.setdefault(name, []).append((row["step"], value, None))
-            self.tracker.restore({"step": state.global_step, "values": seen})
+            known: dict[str, Any] = {"step": state.global_step, "values": seen}
+            if self._early_stopping is not None:  # its counter starts anew, but not the best metric
+                known["waited"] = self._early_stopping.early_stopping_patience_counter
+            self.tracker.restore(known)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.tracker.advance()

@@ -175,12 +175,18 @@ class Indicator:
         return {"step": self.step, "seconds": self.meter.seconds, "values": values}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the indicator whose `state` this was, at a speed to be measured anew."""
+        """Go on as the indicator whose `state` this was, at a speed to be measured anew.
+
+        Args:
+            state: that; ``"waited"``, where it is there, is where the rule's counter stands now.
+        """
         self.step = self._start = int(state["step"])
         self.meter.restore(state.get("seconds", 0.0))
         for watching in self._watching:
             for value in state["values"].get(watching.watch.metric, ()):
                 watching.add(Value(*value))
+            if "waited" in state:
+                watching.wait(state["waited"])
 
     @property
     def _values(self) -> int:

@@ -112,6 +112,12 @@ class Watching:
         if self.met is None and self.count.stopped[0]:
             self.met = value.step
 
+    def wait(self, evaluations: int) -> None:
+        """Go on from so many evaluations without an improvement, whatever the values said."""
+        waited, stopped = np.array([evaluations]), np.zeros(1, int)
+        self.count = self.count._replace(waited=waited, stopped=stopped)
+        self.met = None
+
     @property
     def every(self) -> float | None:
         """Steps between evaluations; None where not known yet."""

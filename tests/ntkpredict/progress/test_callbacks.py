@@ -186,15 +186,16 @@ class TestHuggingFace:
 
         from ntkpredict.progress.huggingface import Progress
 
-        stop = EarlyStoppingCallback(50)
+        stop = EarlyStoppingCallback(50, 9.0)
         train([stop, Progress(stop, quiet=True)], max_steps=12)
-        again = EarlyStoppingCallback(50)
+        again = EarlyStoppingCallback(50, 9.0)
         progress = Progress(again, quiet=True)
         train([again, progress], resume=str(tmp_path / "checkpoint-12"), max_steps=20)
         indicator = progress.tracker.indicator
         assert indicator.step == 20
         assert [value.step for value in indicator._watching[0].values] == [4, 8, 12, 16, 20]
         assert indicator.meter.done.training == 8
+        assert indicator._watching[0].count.waited[0] == again.early_stopping_patience_counter == 2
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")
