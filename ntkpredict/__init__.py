@@ -6,6 +6,7 @@ from ntkpredict.data import Data, load_data
 from ntkpredict.forecast import Forecast
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
+from ntkpredict.progress import Estimate, Tracker, track
 from ntkpredict.stopping import (
     AnyOf,
     Best,
@@ -30,6 +31,7 @@ __all__ = [
     "CrossEntropy",
     "Data",
     "EarlyStopping",
+    "Estimate",
     "Forecast",
     "MaxSteps",
     "Network",
@@ -40,12 +42,14 @@ __all__ = [
     "StoppingRule",
     "TargetAccuracy",
     "TargetLoss",
+    "Tracker",
     "Trajectory",
     "Validation",
     "load_data",
     "measure_cost",
     "parse",
     "predict",
+    "track",
     "train",
     "validate",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import abc
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from ntkpredict.counter import Counter, Framework, Mode, TargetCounter, early_stopping
 from sde import Trajectory
 
 On = Literal["train", "validation"]
@@ -17,6 +18,20 @@ Metric = Literal["loss", "accuracy"]
 Steps = Float[np.ndarray, " seeds"]
 
 _ROUNDING = 1e-6  # 9 of 10 samples are less than 0.9 in single precision
+
+
+class Watch(NamedTuple):
+    """What a rule looks at while training runs.
+
+    Attributes:
+        counter: says when it stops.
+        metric: its name, such as ``"validation_loss"``.
+        every: steps between evaluations; whenever there is a value where None.
+    """
+
+    counter: Counter
+    metric: str
+    every: int | None = None
 
 
 class StoppingRule(abc.ABC):
@@ -39,6 +54,16 @@ class StoppingRule(abc.ABC):
     def evaluations(self, max_steps: int) -> Int[np.ndarray, " evaluations"]:  # noqa: ARG002
         """Steps up to the budget at which the curves must be known for this rule, beyond a grid."""
         return np.empty(0, int)
+
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """What it looks at while training runs; nothing where only hindsight tells."""
+        return ()
+
+    @property
+    def limit(self) -> int | None:
+        """The number of steps at which it stops whatever the curves; None where there is none."""
+        return None
 
     @abc.abstractmethod
     def __str__(self) -> str:
@@ -84,6 +109,11 @@ class TargetLoss(StoppingRule):
             raise ValueError(msg)
         return _crossing(trajectory.steps, loss, np.broadcast_to(target, len(loss)))
 
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """The loss; a share of it counts from the first value there is."""
+        return (Watch(TargetCounter(self.value, self.relative), f"{self.on}_loss"),)
+
     def __str__(self) -> str:
         goal = _number(self.value) if self.value is not None else f"{_number(self.relative)}x"
         return f"{_prefix(self.on)}loss<={goal}"
@@ -116,6 +146,12 @@ class TargetAccuracy(StoppingRule):
             msg = f"target: the {self.on} accuracy starts at {start:.4g}; aim above, got {self}"
             raise ValueError(msg)
         return _crossing(trajectory.steps, -accuracy, np.full(len(accuracy), -target))
+
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """The accuracy."""
+        target = self.value * (1 - _ROUNDING)
+        return (Watch(TargetCounter(target, mode="max"), f"{self.on}_accuracy"),)
 
     def __str__(self) -> str:
         return f"{_prefix(self.on)}accuracy>={_number(self.value)}"
@@ -154,19 +190,18 @@ class Converged(StoppingRule):
 
 @dataclass(frozen=True)
 class EarlyStopping(StoppingRule):
-    """A metric has not improved for several evaluations in a row, as Keras has it.
+    """A metric has not improved for several evaluations in a row, as a framework counts.
 
-    An evaluation improves where it beats the best one before by more than `min_delta`; one that
-    is not a number never does. Step 0 is not evaluated, and the first evaluation stops nothing.
-
-    Source: `keras.callbacks.EarlyStopping` (Keras 3).
+    Step 0 is not evaluated. See `KerasCounter`, `HuggingFaceCounter` and `LightningCounter` for
+    what an improvement is to each of them.
 
     Attributes:
-        patience: evaluations without an improvement that stop training; 0 is as good as 1.
+        patience: evaluations without an improvement that stop training.
         every: steps between evaluations.
-        min_delta: in units of the metric, at least 0.
+        min_delta: an improvement is larger; in units of the metric, at least 0.
         on: ``"train"`` or ``"validation"``.
         metric: ``"loss"`` or ``"accuracy"``.
+        framework: ``"keras"``, ``"huggingface"`` or ``"lightning"``.
     """
 
     patience: int
@@ -174,6 +209,7 @@ class EarlyStopping(StoppingRule):
     min_delta: float = 0.0
     on: On = "validation"
     metric: Metric = "loss"
+    framework: Framework = "keras"
 
     def __post_init__(self) -> None:
         for name, value, least in (("patience", self.patience, 0), ("every", self.every, 1)):
@@ -185,31 +221,35 @@ class EarlyStopping(StoppingRule):
             raise ValueError(msg)
         _check_split(self.on)
         _check_metric(self.metric)
+        _ = self._counter
+
+    @property
+    def _counter(self) -> Counter:
+        mode: Mode = "min" if self.metric == "loss" else "max"
+        return early_stopping(self.framework, self.patience, self.min_delta, mode)
 
     def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:  # noqa: ARG002
         """The evaluation at which patience runs out."""
         evaluations = self.evaluations(int(trajectory.steps[-1]))
-        rows = _falling(trajectory, self.on, self.metric)
+        rows = getattr(trajectory.curve(self.on), self.metric)
         values = np.stack([np.interp(evaluations, trajectory.steps, row) for row in rows])
-        best = np.full(len(rows), np.inf)
-        waited = np.zeros(len(rows), int)
-        stop = np.full(len(rows), np.inf)
-        for i, step in enumerate(evaluations):
-            improved = values[:, i] + self.min_delta < best
-            best = np.where(improved, values[:, i], best)
-            waited = np.where(improved, 0, waited + 1)
-            if i > 0:
-                over = ~improved & (waited >= self.patience)
-                stop[over] = np.minimum(stop[over], step)
-        return stop
+        stops = self._counter.stops(values)
+        return np.insert(evaluations.astype(float), 0, np.inf)[stops]
 
     def evaluations(self, max_steps: int) -> Int[np.ndarray, " evaluations"]:
         """The multiples of `every`, without 0."""
         return np.arange(self.every, max_steps + 1, self.every)
 
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """The metric, evaluated every so many steps."""
+        return (Watch(self._counter, f"{self.on}_{self.metric}", self.every),)
+
     def __str__(self) -> str:
         delta = f">{_number(self.min_delta)}" if self.min_delta else ""
-        return f"{self.on}_{self.metric}_patience>={self.patience}@{self.every}{delta}"
+        framework = "" if self.framework == "keras" else f"{self.framework}_"
+        name = f"{framework}{self.on}_{self.metric}"
+        return f"{name}_patience>={self.patience}@{self.every}{delta}"
 
 
 @dataclass(frozen=True)
@@ -264,6 +304,11 @@ class MaxSteps(StoppingRule):
         reached = trajectory.steps[-1] >= self.value
         return np.full(len(trajectory.train.loss), float(self.value) if reached else np.inf)
 
+    @property
+    def limit(self) -> int:
+        """That number."""
+        return int(self.value)
+
     def __str__(self) -> str:
         return f"steps>={self.value}"
 
@@ -291,10 +336,22 @@ class AnyOf(StoppingRule):
         """Those of all the rules."""
         return np.unique(np.concatenate([rule.evaluations(max_steps) for rule in self.rules]))
 
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """Those of all the rules."""
+        return tuple(watch for rule in self.rules for watch in rule.watches)
+
+    @property
+    def limit(self) -> int | None:
+        """The smallest of the rules' limits."""
+        limits = [rule.limit for rule in self.rules if rule.limit is not None]
+        return min(limits, default=None)
+
     def __str__(self) -> str:
         return " | ".join(str(rule) for rule in self.rules)
 
 
+_FRAMEWORK = r"((?P<framework>keras|huggingface|lightning)_)?"
 _ON = r"(?P<on>train_|validation_|val_)?"
 _METRIC = r"(?P<metric>loss|accuracy)"
 _NUMBER = r"(?P<number>[0-9.eE+-]+)"
@@ -303,7 +360,7 @@ _RULE = re.compile(
     rf"\s*(?P<sign><=|<|>=|>)\s*{_NUMBER}(?P<relative>x)?"
 )
 _PATIENCE = re.compile(
-    rf"{_ON}({_METRIC}_)?patience\s*>=?\s*(?P<patience>[0-9]{{1,15}})"
+    rf"{_FRAMEWORK}{_ON}({_METRIC}_)?patience\s*>=?\s*(?P<patience>[0-9]{{1,15}})"
     rf"\s*@\s*(?P<every>[0-9]{{1,15}})(\s*>\s*{_NUMBER})?"
 )
 _BEST = re.compile(rf"best_{_ON}{_METRIC}")
@@ -313,12 +370,13 @@ def parse(text: str) -> StoppingRule:
     """A rule from text, as the command line takes it.
 
     ``patience>=5@20`` is `EarlyStopping(5, every=20)`; ``>0.01`` after it is its `min_delta`. It
-    and `Best` look at validation where nothing else is said, and patience at the loss.
+    and `Best` look at validation where nothing else is said, and patience at the loss. It counts as
+    Keras does, or as ``huggingface_`` or ``lightning_`` before it says.
 
     >>> str(parse("loss<=0.1x | val_accuracy>=0.95"))
     'loss<=0.1x | validation_accuracy>=0.95'
-    >>> parse("val_accuracy_patience>=5@20>0.01")
-    EarlyStopping(patience=5, every=20, min_delta=0.01, on='validation', metric='accuracy')
+    >>> str(parse("val_accuracy_patience>=5@20>0.01"))
+    'validation_accuracy_patience>=5@20>0.01'
     >>> parse("best_val_loss")
     Best(on='validation', metric='loss')
 
@@ -333,7 +391,9 @@ def _parse_one(text: str) -> StoppingRule:
     if match := _PATIENCE.fullmatch(text):
         delta = 0.0 if match["number"] is None else _float(match["number"], text)
         patience, every = int(match["patience"]), int(match["every"])
-        return EarlyStopping(patience, every, delta, _on(match, "validation"), _metric(match))
+        on = _on(match, "validation")
+        framework = cast(Framework, match["framework"] or "keras")
+        return EarlyStopping(patience, every, delta, on, _metric(match), framework)
     if match := _BEST.fullmatch(text):
         return Best(_on(match, "validation"), _metric(match))
     match = _RULE.fullmatch(text)

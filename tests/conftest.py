@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # read when JAX is imported, here and in subprocesses
+os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import pytest

@@ -40,3 +40,14 @@ def test_the_solvers_experiment_runs_on_one_small_case(tmp_path):
     assert results["cost"]["spectral"]["peak_bytes"] < 2e9
     assert results["sweep"]["largest_difference"] < 1e-4
     assert (tmp_path / "figure.png").exists()
+
+
+def test_the_progress_experiment_runs_on_two_recorded_runs(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "progress" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    assert results["cases"] == 6
+    for shares in results["summary"].values():
+        assert shares["maximum"]["0.75"]["no_worse_than_maximum"] == 1
+        assert shares["ours"]["0.75"]["covered"] >= 0.5
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "validation_loss" in (tmp_path / "panel.svg").read_text(encoding="utf-8")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import ntkpredict as ntp
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -21,6 +23,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     assert low <= forecast.steps <= high
     assert names["ntp"].Forecast.load("forecast.json").steps == forecast.steps
     assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_the_example_of_a_training_loop_runs():
+    (code,) = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    losses = iter([3.0, 2.0, 1.0, *[1.5] * 9])
+    names = {"ntp": ntp, "train_step": lambda: None, "validate": lambda: next(losses)}
+    code = code.replace("(forecast, ", '(900, "val_loss_patience>=5@20", quiet=True, ')
+    exec(code, names)
+    assert names["step"] == 8 * 20
 
 
 def test_the_continuous_integration_runs_the_test_command_of_the_readme():

@@ -6,6 +6,7 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict import stopping
+from ntkpredict.counter import early_stopping
 
 STEPS = np.array([0, 1, 2, 4, 8])
 
@@ -151,14 +152,17 @@ class Keras:
     def __init__(self, patience, min_delta, mode):
         self.patience, self.mode = patience, mode
         self.min_delta = -min_delta if mode == "min" else min_delta
-        self.best = np.inf if mode == "min" else -np.inf
+        self.best = None
         self.wait = 0
         self.stop_training = False
 
+    def improves(self, current):
+        improved, best = np.float32(current - self.min_delta), np.float32(self.best)
+        return bool(improved < best if self.mode == "min" else improved > best)
+
     def on_epoch_end(self, epoch, current):
         self.wait += 1
-        improved = current - self.min_delta
-        if improved < self.best if self.mode == "min" else improved > self.best:
+        if self.best is None or self.improves(current):
             self.best = current
             self.wait = 0
             return
@@ -203,9 +207,9 @@ class TestEarlyStopping:
             (1, [3, 3], 2),
             (3, [3, 3, 3], np.inf),
             (5, [3, 2, 1], np.inf),
-            (1, [np.nan, 2, 1, 1], 4),  # the first evaluation stops nothing
+            (1, [np.nan, 2, 1, 1], 2),  # the first is the best so far, and nothing beats it
             (1, [np.nan, np.nan, 1], 2),
-            (3, [np.nan, np.nan, np.nan, 1], 3),
+            (3, [np.nan, np.nan, np.nan, 1], 4),
             (2, [3, np.inf, np.inf, 1], 3),
             (2, [3, np.nan, 2, np.nan, np.nan], 5),
         ],
@@ -234,6 +238,14 @@ class TestEarlyStopping:
                 expected = [every * keras_stops(row, patience, delta, mode) for row in rows]
                 rule = ntp.EarlyStopping(patience, every, delta, on, metric)
                 np.testing.assert_array_equal(rule.steps(curves), expected)
+
+    @pytest.mark.parametrize("framework", ["keras", "huggingface", "lightning"])
+    def test_counts_as_the_framework_does(self, validation, framework):
+        values = np.round(np.random.default_rng(0).uniform(size=(50, 30)), 1)
+        stops = early_stopping(framework, 4, 0.1).stops(values)
+        expected = np.where(stops > 0, stops, np.inf)
+        rule = ntp.EarlyStopping(4, every=1, min_delta=0.1, framework=framework)
+        np.testing.assert_array_equal(rule.steps(validation(values)), expected)
 
     def test_an_improvement_must_be_larger_than_min_delta(self, validation):
         curves = validation([4, 3.5, 3, 2.5, 2])
@@ -448,6 +460,8 @@ RULES = [
     ntp.EarlyStopping(5, every=20),
     ntp.EarlyStopping(0, every=1, min_delta=1e-5, on="train"),
     ntp.EarlyStopping(3, every=7, min_delta=0.01, metric="accuracy"),
+    ntp.EarlyStopping(2, every=9, min_delta=0.01, framework="huggingface"),
+    ntp.EarlyStopping(2, every=9, on="train", framework="lightning"),
     ntp.Best(),
     ntp.Best(on="train", metric="accuracy"),
     ntp.MaxSteps(500),

@@ -1,0 +1,31 @@
+"""How much longer: an indicator that knows the stopping rule and learns from the curve.
+
+`ntkpredict.progress.keras`, `.huggingface` and `.lightning` have callbacks for these frameworks.
+"""
+
+from ntkpredict.counter import (
+    Count,
+    Counter,
+    HuggingFaceCounter,
+    KerasCounter,
+    LightningCounter,
+    TargetCounter,
+)
+from ntkpredict.progress.estimate import Estimate
+from ntkpredict.progress.indicator import Indicator
+from ntkpredict.progress.track import Tracker, track
+from ntkpredict.stopping import Watch
+
+__all__ = [
+    "Count",
+    "Counter",
+    "Estimate",
+    "HuggingFaceCounter",
+    "Indicator",
+    "KerasCounter",
+    "LightningCounter",
+    "TargetCounter",
+    "Tracker",
+    "Watch",
+    "track",
+]

@@ -1,0 +1,145 @@
+"""What a person sees of it: a panel in a terminal, else a line a minute."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ntkpredict.progress.estimate import Estimate
+from ntkpredict.progress.indicator import Indicator
+from ntkpredict.progress.watching import Fan
+
+_WIDTH, _HEIGHT = 60, 8
+
+
+class Display:
+    """Shows an indicator on a console.
+
+    Args:
+        console: where to.
+        title: of the run.
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._live: Live | None = None
+        self.interval_seconds = 1.0 if console.is_terminal else 60.0
+
+    def show(self, indicator: Indicator) -> None:
+        """The state of things now."""
+        estimate = indicator.estimate()
+        if not self._console.is_terminal:
+            self._console.print(f"{self._title}: {line(estimate)}", highlight=False, soft_wrap=True)
+            return
+        if self._live is None:
+            # what the loop prints goes above the panel, but into a file where it is sent to one
+            seen = sys.stdout.isatty()
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=seen)
+            self._live.start()
+        self._live.update(panel(estimate, indicator.fan(), self._title), refresh=True)
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        if self._live is not None:
+            self._live.stop()
+
+
+def line(estimate: Estimate) -> str:
+    """All of it in one line."""
+    parts = [f"step {estimate.step:,} of about {estimate.steps:,.0f}"]
+    if estimate.done is not None:
+        parts.append(f"{estimate.done:.0%} done")
+    parts.append(f"{duration(estimate.seconds_passed)} passed")
+    parts.append(f"{_remaining(estimate)} remaining")
+    if estimate.at_maximum is not None:
+        parts.append(f"{estimate.at_maximum:.0%} to run to the maximum")
+    return ", ".join(parts)
+
+
+def panel(estimate: Estimate, fan: Fan | None, title: str) -> Panel:
+    """All of it, with the curve."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Time passed", duration(estimate.seconds_passed))
+    table.add_row("Remaining", Text(_remaining(estimate), style="bold green"))
+    steps = f"{estimate.step:,} of about {estimate.steps:,.0f}"
+    if estimate.steps_interval is not None:
+        steps += " ({:,.0f} to {:,.0f})".format(*estimate.steps_interval)
+    table.add_row("Steps", steps)
+    if estimate.at_maximum is not None:
+        table.add_row("Runs to the maximum", f"{estimate.at_maximum:.0%} likely")
+    if estimate.units is not None:
+        money = "" if estimate.price is None else f", {estimate.price:,.2f} in money"
+        table.add_row("Cost", f"{estimate.units:,.0f} U{money}")
+        table.add_row("Speed", f"{estimate.units_per_second:,.0f} U/s")
+    parts: list[RenderableType] = [table]
+    if estimate.done is not None:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(1.0, estimate.done, width=_WIDTH - 6), f"{estimate.done:.0%}")
+        parts.append(bar)
+    if fan is not None and len(fan.steps):
+        parts += [Text(fan.metric, style="dim"), plot(fan)]
+    return Panel(Group(*parts), title=title, expand=False)
+
+
+def plot(fan: Fan, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
+    """The curve so far in dots, its trend ahead as a line in a shaded band."""
+    everything = np.concatenate([fan.values, fan.middle])  # the band is cut off where it is wider
+    bottom, top = float(everything.min()), float(everything.max())
+    end = float(fan.ahead[-1])
+
+    def column(steps: np.ndarray) -> np.ndarray:
+        return np.clip((steps / end * (width - 1)).round().astype(int), 0, width - 1)
+
+    def row(values: np.ndarray) -> np.ndarray:
+        share = (top - values) / ((top - bottom) or 1.0)
+        return np.clip((share * (height - 1)).round().astype(int), 0, height - 1)
+
+    cells = np.full((height, width), " ")
+    for x in range(int(column(fan.ahead[:1])[0]), width):
+        step = np.array([x / (width - 1) * end])
+        first, middle, last = (
+            int(row(np.interp(step, fan.ahead, part))[0])
+            for part in (fan.high, fan.middle, fan.low)
+        )
+        cells[first : last + 1, x] = "░"
+        cells[middle, x] = "─"
+    cells[row(fan.values), column(fan.steps)] = "•"
+    labels = [f"{top:8.3g} ", *[" " * 9] * (height - 2), f"{bottom:8.3g} "]
+    return Text("\n".join(label + "".join(cell) for label, cell in zip(labels, cells, strict=True)))
+
+
+def duration(seconds: int | float | None) -> str:
+    """In the two largest units.
+
+    >>> duration(12.3), duration(130), duration(7_500), duration(200_000), duration(None)
+    ('12 s', '2 min 10 s', '2 h 5 min', '2 d 7 h', 'unknown')
+    """
+    if seconds is None:
+        return "unknown"
+    rest = round(seconds)
+    for size, name, smaller, small in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if rest >= size:
+            return f"{rest // size} {name} {rest % size // smaller} {small}"
+    return f"{rest} s"
+
+
+def _remaining(estimate: Estimate) -> str:
+    text = duration(estimate.seconds)
+    if estimate.seconds_interval is not None:
+        low, high = map(duration, estimate.seconds_interval)
+        text += f" ({low} to {high})"
+    elif estimate.seconds is not None and estimate.steps_interval is None:
+        text += " at most"
+    return text
