@@ -1,11 +1,15 @@
 """How long will fine-tuning take? Steps and seconds to your stopping rule, before launch."""
 
 from linearize import Network
+from ntkpredict.budget import Budget
+from ntkpredict.compare import compare
 from ntkpredict.cost import CostModel, measure_cost
 from ntkpredict.data import Data, load_data
 from ntkpredict.forecast import Forecast
+from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
+from ntkpredict.ranking import Candidate, Ranking
 from ntkpredict.stopping import (
     AnyOf,
     Best,
@@ -24,6 +28,8 @@ from sde import CrossEntropy, Objective, SquaredError, Trajectory
 __all__ = [
     "AnyOf",
     "Best",
+    "Budget",
+    "Candidate",
     "Comparison",
     "Converged",
     "CostModel",
@@ -31,10 +37,12 @@ __all__ = [
     "Data",
     "EarlyStopping",
     "Forecast",
+    "Machine",
     "MaxSteps",
     "Network",
     "Objective",
     "Plan",
+    "Ranking",
     "Run",
     "SquaredError",
     "StoppingRule",
@@ -42,6 +50,7 @@ __all__ = [
     "TargetLoss",
     "Trajectory",
     "Validation",
+    "compare",
     "load_data",
     "measure_cost",
     "parse",

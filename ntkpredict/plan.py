@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from itertools import product
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +76,36 @@ class Plan:
         rate = self.learning_rate
         rates = rate(jnp.arange(self.max_steps)) if callable(rate) else rate
         return self.direction, np.broadcast_to(np.asarray(rates, float), self.max_steps)
+
+    @staticmethod
+    def grid(
+        lr: Iterable[float],
+        batch_size: Iterable[int] = (32,),
+        optimizer: Iterable[str] = ("sgd",),
+        **common: Any,
+    ) -> list[Plan]:
+        """Every combination of learning rates, batch sizes and optimizers.
+
+        Args:
+            lr: learning rates.
+            batch_size: batch sizes.
+            optimizer: ``"sgd"`` or ``"adamw"``.
+            **common: passed on to `Plan.sgd` and `Plan.adamw`; `momentum` and `nesterov` to the
+                former alone.
+
+        Raises:
+            ValueError: an unknown optimizer, or a value outside of its range.
+        """
+        plans = []
+        for name, size, rate in product(optimizer, batch_size, lr):
+            if name not in OPTIMIZERS:
+                msg = f"optimizer: got {name!r}; expected one of {OPTIMIZERS}"
+                raise ValueError(msg)
+            make = Plan.sgd if name == "sgd" else Plan.adamw
+            own = {"momentum", "nesterov"} if name != "sgd" else set()
+            given = {key: value for key, value in common.items() if key not in own}
+            plans.append(make(rate, batch_size=size, **given))
+        return plans
 
     @staticmethod
     def sgd(

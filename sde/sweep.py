@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Int
 from linearize.types import Params
 from sde.problem import Problem
 from sde.rollout import Grid
-from sde.trajectory import Curve, Trajectory
 from sde.training import ENOUGH, Carry, gradient_step
+from sde.trajectory import Curve, Trajectory
 
 _WORTH = 5e5
 """Samples that finished plans would still read, of those in the same program, that are worth
@@ -58,10 +58,10 @@ class Swept(NamedTuple):
 class _Runs(NamedTuple):
     """What tells the runs of a plan apart; they are the leading axis."""
 
-    order: Int[Array | np.ndarray, "runs steps batch"]
-    seen: Int[Array | np.ndarray, "runs seen"]
-    part: Int[Array | np.ndarray, " runs"]
-    still: Bool[Array | np.ndarray, " runs"]
+    order: Int[Array, "runs steps batch"]
+    seen: Int[Array, "runs seen"]
+    part: Int[Array, " runs"]
+    still: Bool[Array, " runs"]
 
 
 def sweep(
@@ -87,7 +87,7 @@ def sweep(
     """
     runs = _runs(problem, parts, int(grid[-1]))
     advance = _advance(direction, parts)
-    alive = np.arange(len(rates.learning_rate))
+    alive = list(range(len(rates.learning_rate)))
     states = _begin(problem, direction, len(alive), len(runs.part))
     given = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), rates)
     curves: list[list[Any]] = [[] for _ in alive]
@@ -106,7 +106,7 @@ def sweep(
             break
         dropped = (~going).sum() * runs.order.shape[0] * runs.order.shape[2]
         if dropped * min(step, grid[-1] - step) > _WORTH:
-            alive = alive[going]
+            alive = [plan for plan in alive if plan not in found]
             states, given = jax.tree.map(lambda leaf: leaf[going], (states, given))  # noqa: B023
     return [found[plan] for plan in range(len(curves))]
 
@@ -122,13 +122,12 @@ def _runs(problem: Problem, parts: Sequence[slice], steps: int) -> _Runs:
         samples[problem.take(part).orders(steps)]
         for samples, part in zip(ranges, parts, strict=True)
     ]
-    runs = _Runs(
-        np.stack([orders[i][seed] for i, seed, _ in cases]),
-        np.stack([np.resize(ranges[i], ENOUGH) for i, _, _ in cases]),
-        np.array([i for i, _, _ in cases]),
-        np.array([still for _, _, still in cases]),
+    return _Runs(
+        jnp.asarray(np.stack([orders[i][seed] for i, seed, _ in cases])),
+        jnp.asarray(np.stack([np.resize(ranges[i], ENOUGH) for i, _, _ in cases])),
+        jnp.asarray([i for i, _, _ in cases]),
+        jnp.asarray([still for _, _, still in cases]),
     )
-    return jax.tree.map(jnp.asarray, runs)
 
 
 def _begin(
