@@ -30,7 +30,7 @@ class Budget:
         unit: ``"s"`` seconds, ``"USD"`` or ``"steps"``.
     """
 
-    amount: float
+    amount: int | float
     unit: Unit = "s"
 
     def __post_init__(self) -> None:

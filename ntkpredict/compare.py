@@ -47,8 +47,9 @@ def compare(
     machines: Sequence[Machine] = (Machine(),),
     criterion: Criterion | None = None,
     interpolate: bool = False,
+    patience: int | float = 10.0,
     samples: int = 512,
-    seeds: int = 3,
+    seeds: int = 1,
     report: Report | None = None,
     clock: Clock = time.perf_counter,
 ) -> Ranking:
@@ -71,8 +72,10 @@ def compare(
         criterion: what is to be small: ``"seconds"``, ``"price"``, ``"steps"`` or ``"loss"``, the
             final one. By default seconds, and with a budget but without a stopping rule the loss.
         interpolate: time the smallest and the largest batch size only.
+        patience: a plan that has not reached a target after so many times the steps of the fastest
+            of its batch size and kind is given up.
         samples: as in `predict`.
-        seeds: as in `predict`.
+        seeds: as in `predict`; minibatch noise is small beside what forecasts are off by.
         report: for progress bars.
         clock: seconds since some moment.
 
@@ -83,7 +86,7 @@ def compare(
     _check_plans(plans)
     if criterion is None:
         criterion = "loss" if within is not None and until is None else "seconds"
-    _check_options(criterion, machines, samples, seeds)
+    _check_options(criterion, machines, patience, samples, seeds)
     open_end = MaxSteps(plans[0].max_steps) if within else TargetLoss(relative=0.1)
     open_ended = until is None
     until = open_end if until is None else until
@@ -120,7 +123,7 @@ def compare(
         if not coordinate_wise:
             scale = noise_scale(problem)
         looked_at, notes = problem.samples, notes_of(data, problem, None)
-        swept = PlanSweep(simulation, problem, data.samples, until)
+        swept = PlanSweep(simulation, problem, data.samples, until, patience)
         most = {size: max(row) for size, row in limits.items()}
         for found in swept.run(kind, most, report(f"simulating, {name}")):
             size = found.plan.batch_size
@@ -165,7 +168,11 @@ def _check_plans(plans: list[Plan]) -> None:
 
 
 def _check_options(
-    criterion: Criterion, machines: Sequence[Machine], samples: int, seeds: int
+    criterion: Criterion,
+    machines: Sequence[Machine],
+    patience: int | float,
+    samples: int,
+    seeds: int,
 ) -> None:
     if criterion not in get_args(Criterion):
         msg = f"criterion: got {criterion!r}; expected one of {get_args(Criterion)}"
@@ -177,8 +184,12 @@ def _check_options(
         if criterion == "price" and machine.price is None:
             msg = f"machines: {machine.name} has no price; expected one such as NAME:3.2USD/h"
             raise ValueError(msg)
-    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
-        if value < least:
+    for name, value, least in (
+        ("patience", patience, 1),
+        ("samples", samples, 2),
+        ("seeds", seeds, 1),
+    ):
+        if not value >= least:
             msg = f"{name}: got {value}; expected at least {least}"
             raise ValueError(msg)
 
@@ -235,6 +246,8 @@ def _candidate(
     """What a simulated plan comes to on a machine."""
     plan, curves, epoch = found.plan, found.trajectory, data.samples // found.plan.batch_size
     validity = Validity.of(found.signals)
+    if found.given_up:
+        limit = min(limit, int(curves.steps[found.simulated - 1]))
     rule = _AtMost(until, limit)
     steps, interval = predicted_steps(curves, rule, validity.clock)
     seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)
@@ -242,7 +255,8 @@ def _candidate(
     ends = _ends(curves, rule, limit)
     reason = None if steps is not None else reason_of(curves, found.stability)
     if reason is not None and limit < plan.max_steps and not curves.diverged.mean() > 0.5:
-        reason = f"not reached within {within}, {limit} steps"
+        cause = "others are far ahead" if found.given_up else f"all that {within} pays for"
+        reason = f"not reached within {limit} steps, {cause}"
     per_step = cost.batch_seconds[1] + cost.validation_seconds / epoch
     rate = None if plan.learning_rate is None else float(plan.factors()[1].max())
     return Candidate(

@@ -21,8 +21,8 @@ class Machine:
     """
 
     name: str = "this machine"
-    price: float | None = None
-    throughput: float = 1.0
+    price: int | float | None = None
+    throughput: int | float = 1.0
 
     def __post_init__(self) -> None:
         if self.price is not None and not 0 <= self.price < float("inf"):

@@ -54,6 +54,7 @@ class Simulated:
         plan: the plan.
         trajectory: its curves on the whole grid; their last values hold where they were ended.
         simulated: how many points of the grid were simulated.
+        given_up: whether they were ended because other plans are so much faster.
         stability: as in `Forecast`.
         signals: what its validity is told from.
     """
@@ -61,6 +62,7 @@ class Simulated:
     plan: Plan
     trajectory: Trajectory
     simulated: int
+    given_up: bool
     stability: Stability | None
     signals: Signals
 
@@ -73,15 +75,22 @@ class PlanSweep:
         problem: the simulation's.
         samples: N, in all.
         until: the stopping rule.
+        patience: how many times the steps of the fastest a plan may take before it is given up.
     """
 
     def __init__(
-        self, simulation: Simulation, problem: Problem, samples: int, until: StoppingRule
+        self,
+        simulation: Simulation,
+        problem: Problem,
+        samples: int,
+        until: StoppingRule,
+        patience: int | float,
     ) -> None:
         self._simulation = simulation
         self._problem = problem
         self._samples = samples
         self._until = until
+        self._patience = patience
 
     def run(
         self, plans: Sequence[Plan], limits: dict[int, int], progress: Progress
@@ -117,21 +126,23 @@ class PlanSweep:
         grid = self._simulation.grid
         whole = problem.samples == self._samples
         parts = [slice(problem.samples)] if whole else subsets(problem.samples)
+        race = _Race(self._until, limit, self._patience)
         swept = sweep(
             problem,
             direction,
             Rates(rates, bounds),
             grid,
             parts,
-            lambda _, curves: self._enough(self._curves(curves.parts), limit),
+            lambda plan, curves: race.over(plan, self._curves(curves.parts)),
         )
-        for (plan, stable), curves in zip(members, swept, strict=True):
+        for i, ((plan, stable), curves) in enumerate(zip(members, swept, strict=True)):
             trajectory = _held(self._curves(curves.parts), grid)
             frozen = _held(self._curves(curves.frozen), grid) if curves.frozen else None
             signals = self._simulation.signals(
                 replace(problem, optimizer=direction), trajectory, frozen, stable, None
             )
-            yield Simulated(plan, trajectory, len(curves.parts[0].steps), stable, signals)
+            count = len(curves.parts[0].steps)
+            yield Simulated(plan, trajectory, count, i in race.given_up, stable, signals)
 
     def _curves(self, parts: list[Trajectory]) -> Trajectory:
         """Of training on all samples."""
@@ -139,18 +150,35 @@ class PlanSweep:
             return parts[0]
         return onward(*parts, share=self._problem.samples / self._samples)
 
-    def _enough(self, curves: Trajectory, limit: int) -> bool:
-        """Whether nothing that comes later counts."""
+
+class _Race:
+    """Plans side by side, each until nothing that comes later counts."""
+
+    def __init__(self, until: StoppingRule, limit: int, patience: int | float) -> None:
+        self._until = until
+        self._limit = limit
+        self._patience = patience
+        self._fastest = np.inf
+        self.given_up: set[int] = set()
+
+    def over(self, plan: int, curves: Trajectory) -> bool:
+        """Whether a plan has told enough."""
         step, loss = curves.steps[-1], curves.train.loss
         if step == 0:
             return False
-        if step >= _REACH * limit or not np.isfinite(loss[:, -1]).any():
+        if step >= _REACH * self._limit or not np.isfinite(loss[:, -1]).any():
             return True
         if not _ends(self._until):
             return False
-        stops = self._until.steps(curves, complete=False)
+        slowest = self._until.steps(curves, complete=False).max()
         low = np.median(loss[:, -1]) <= TENTH * np.median(loss[:, 0])
-        return bool(low and step >= _MARGIN * stops.max())
+        if low and step >= _MARGIN * slowest:
+            self._fastest = min(self._fastest, slowest)
+            return True
+        if step > self._patience * self._fastest and np.isinf(slowest):
+            self.given_up.add(plan)
+            return True
+        return False
 
 
 def _ends(until: StoppingRule) -> bool:

@@ -84,7 +84,8 @@ def stabilities(
         and isinstance(problem.objective, SquaredError)
     ):
         path = _path(problem, [_slowed(descent, at_start) for descent in descents], steps)
-        along = _shape(problem, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), path))
+        flat = jax.tree.map(lambda leaf: jnp.concatenate(list(leaf)), path)
+        along = _shape(problem, flat)
         count = len(along) // len(descents)
         for i, points in enumerate(shapes):
             mine = along[i * count : (i + 1) * count]

@@ -2,8 +2,8 @@
 
 `Replay` for plans that are −η_t times one direction and share a batch size. All that `extrapolate`
 asks for, the subset of the samples, its halves and several seeds, runs in one compiled program,
-and with a kernel that grows also the frozen one. At each step a run reads the same minibatch
-whatever its plan, so the plans' steps are one matrix product.
+and with a kernel that grows also the frozen one. In the same order the same minibatches are read
+whatever the plan, and reading is what a step costs: plans side by side cost little more than one.
 """
 
 from __future__ import annotations
@@ -38,8 +38,16 @@ class Rates(NamedTuple):
         bound: of `Growth`, the last one holds from then on.
     """
 
-    learning_rate: Float[Array | np.ndarray, "plans steps"]
-    bound: Float[Array | np.ndarray, "plans _"]
+    learning_rate: Float[np.ndarray, "plans steps"]
+    bound: Float[np.ndarray, "plans _"]
+
+
+class _Rows(NamedTuple):
+    """The plans, and with a kernel that grows once more with a frozen one."""
+
+    learning_rate: Float[Array, "rows steps"]
+    bound: Float[Array, "rows _"]
+    still: Bool[Array, " rows"]
 
 
 class Swept(NamedTuple):
@@ -55,13 +63,12 @@ class Swept(NamedTuple):
     frozen: list[Trajectory]
 
 
-class _Runs(NamedTuple):
-    """What tells the runs of a plan apart; they are the leading axis."""
+class _Orders(NamedTuple):
+    """The orders of minibatches, every part of the samples with every seed."""
 
-    order: Int[Array, "runs steps batch"]
-    seen: Int[Array, "runs seen"]
-    part: Int[Array, " runs"]
-    still: Bool[Array, " runs"]
+    samples: Int[Array, "orders steps batch"]
+    seen: Int[Array, "orders seen"]
+    part: Int[Array, " orders"]
 
 
 def sweep(
@@ -85,84 +92,89 @@ def sweep(
     Returns:
         Curves on the grid, shorter where `enough` said so.
     """
-    runs = _runs(problem, parts, int(grid[-1]))
+    orders = _orders(problem, parts, int(grid[-1]))
+    rows = _rows(rates, growing=problem.growth is not None)
     advance = _advance(direction, parts)
     alive = list(range(len(rates.learning_rate)))
-    states = _begin(problem, direction, len(alive), len(runs.part))
-    given = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), rates)
+    states = _begin(problem, direction, len(rows.still), len(orders.part))
     curves: list[list[Any]] = [[] for _ in alive]
     found: dict[int, Swept] = {}
     for before, step in zip([0, *grid[:-1]], grid, strict=True):
-        states, seen = advance(problem, states, given, runs, before, step)
-        seen = jax.tree.map(np.asarray, seen)
+        states, seen = advance(problem, states, rows, orders, before, step)
+        seen = [np.asarray(values).reshape(-1, len(alive), len(orders.part), 2) for values in seen]
         for row, plan in enumerate(alive):
             if plan not in found:
-                curves[plan].append(jax.tree.map(lambda leaf: leaf[row], seen))  # noqa: B023
+                curves[plan].append([values[:, row] for values in seen])
                 swept = _swept(problem, grid, curves[plan], len(parts))
                 if step == grid[-1] or enough(plan, swept):
                     found[plan] = swept
         going = np.array([plan not in found for plan in alive])
         if not going.any():
             break
-        dropped = (~going).sum() * runs.order.shape[0] * runs.order.shape[2]
+        dropped = (~going).sum() * orders.samples.shape[0] * problem.batch_size
         if dropped * min(step, grid[-1] - step) > _WORTH:
             alive = [plan for plan in alive if plan not in found]
-            states, given = jax.tree.map(lambda leaf: leaf[going], (states, given))  # noqa: B023
+            kept = np.tile(going, len(rows.still) // len(going))
+            states, rows = jax.tree.map(lambda leaf: leaf[kept], (states, rows))  # noqa: B023
     return [found[plan] for plan in range(len(curves))]
 
 
-def _runs(problem: Problem, parts: Sequence[slice], steps: int) -> _Runs:
-    """Every part with every seed, then every part once more with a frozen kernel."""
-    seeds = len(problem.seeds)
-    cases = [(i, seed, False) for i in range(len(parts)) for seed in range(seeds)]
-    if problem.growth is not None:
-        cases += [(i, 0, True) for i in range(len(parts))]
+def _rows(rates: Rates, *, growing: bool) -> _Rows:
+    copies = 1 + growing
+    return _Rows(
+        jnp.asarray(np.tile(rates.learning_rate, (copies, 1)), float),
+        jnp.asarray(np.tile(rates.bound, (copies, 1)), float),
+        jnp.arange(copies).repeat(len(rates.bound)) > 0,
+    )
+
+
+def _orders(problem: Problem, parts: Sequence[slice], steps: int) -> _Orders:
     ranges = [np.arange(problem.samples)[part] for part in parts]
-    orders = [
+    batches = [
         samples[problem.take(part).orders(steps)]
         for samples, part in zip(ranges, parts, strict=True)
     ]
-    return _Runs(
-        jnp.asarray(np.stack([orders[i][seed] for i, seed, _ in cases])),
-        jnp.asarray(np.stack([np.resize(ranges[i], ENOUGH) for i, _, _ in cases])),
-        jnp.asarray([i for i, _, _ in cases]),
-        jnp.asarray([still for _, _, still in cases]),
+    seeds = len(problem.seeds)
+    return _Orders(
+        jnp.asarray(np.concatenate(batches)),
+        jnp.asarray(np.stack([np.resize(samples, ENOUGH) for samples in ranges])).repeat(seeds, 0),
+        jnp.arange(len(parts)).repeat(seeds),
     )
 
 
 def _begin(
-    problem: Problem, direction: optax.GradientTransformation, plans: int, runs: int
+    problem: Problem, direction: optax.GradientTransformation, rows: int, orders: int
 ) -> Carry:
     params = problem.train.model.initial()
     start = params, optax.chain(direction, optax.scale(1.0)).init(params)
-    return jax.tree.map(lambda leaf: jnp.tile(leaf, (plans, runs, *[1] * jnp.ndim(leaf))), start)
+    return jax.tree.map(lambda leaf: jnp.tile(leaf, (rows, orders, *[1] * jnp.ndim(leaf))), start)
 
 
 def _advance(direction: optax.GradientTransformation, parts: Sequence[slice]) -> Any:
-    """The compiled program: (problem, states, rates, runs, step, later step) -> states, metrics."""
+    """The program: (problem, states, rows, orders, step, later step) -> states, metrics."""
 
     def train(
-        problem: Problem, first: Array, last: Array, state: Carry, rates: Rates, run: _Runs
+        problem: Problem, first: Array, last: Array, state: Carry, row: _Rows, order: _Orders
     ) -> Carry:
-        growth = problem.growth and replace(problem.growth, bound=rates.bound)
+        growth = problem.growth and replace(problem.growth, bound=row.bound)
         problem = replace(problem, growth=growth)
 
         def step(i: Array, carry: Carry) -> Carry:
-            optimizer = optax.chain(direction, optax.scale(-rates.learning_rate[i]))
+            optimizer = optax.chain(direction, optax.scale(-row.learning_rate[i]))
             return gradient_step(
-                problem, optimizer, carry, run.order[i], i, seen=run.seen, still=run.still
+                problem, optimizer, carry, order.samples[i], i, seen=order.seen, still=row.still
             )
 
         return jax.lax.fori_loop(first, last, step, state)
 
     @partial(jax.jit, donate_argnums=1)
     def advance(
-        problem: Problem, states: Carry, rates: Rates, runs: _Runs, first: Array, last: Array
+        problem: Problem, states: Carry, rows: _Rows, orders: _Orders, first: Array, last: Array
     ) -> Any:
         one = partial(train, problem, first, last)
-        states = jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(states, rates, runs)
+        states = jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(states, rows, orders)
         look = partial(_metrics, problem, parts)
-        return states, jax.vmap(jax.vmap(look), (0, None))(states[0], runs.part)
+        return states, jax.vmap(jax.vmap(look), (0, None))(states[0], orders.part)
 
     return advance
 
@@ -186,16 +198,17 @@ def _metrics(
 
 def _swept(problem: Problem, grid: Grid, curves: list[Any], parts: int) -> Swept:
     """One plan's metrics, sorted."""
-    sets = [np.stack(values, axis=-1) for values in zip(*curves, strict=True)]  # runs, 2, grid
+    # Of each set of samples: (kernels, orders, loss and accuracy, grid).
+    sets = [np.stack(values, axis=-1) for values in zip(*curves, strict=True)]
     seeds, steps = len(problem.seeds), np.asarray(grid[: len(curves)])
 
-    def trajectory(rows: slice, kinds: int) -> Trajectory:
-        train, *rest = [Curve(values[rows, 0], values[rows, 1]) for values in sets[:kinds]]
+    def trajectory(values: list[np.ndarray], kernel: int, orders: slice) -> Trajectory:
+        train, *rest = [Curve(*np.moveaxis(one[kernel, orders], 1, 0)) for one in values]
         return Trajectory(steps, train, rest[0] if rest else None)
 
-    first = parts * seeds
-    still = range(first, len(sets[0]))
+    firsts = range(0, parts * seeds, seeds)
+    still = firsts if problem.growth is not None else ()
     return Swept(
-        [trajectory(slice(i * seeds, (i + 1) * seeds), 2) for i in range(parts)],
-        [trajectory(slice(i, i + 1), 1) for i in still],
+        [trajectory(sets, 0, slice(i, i + seeds)) for i in firsts],
+        [trajectory(sets[:1], 1, slice(i, i + 1)) for i in still],
     )
