@@ -1,15 +1,17 @@
-"""The command: predict, validate and train, each runnable with no arguments."""
+"""The command: predict, compare, validate and train, each runnable with no arguments."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -71,6 +73,35 @@ class Predict(Task):
 
 
 @dataclass(frozen=True)
+class Compare(Task):
+    """Forecast many plans at once, and tell which is best."""
+
+    lr: str = "1e-3:1e-1:7"  # type: ignore[assignment]
+    """Learning rates: FROM:TO:COUNT, evenly spaced on a logarithmic axis, or a list with commas."""
+    batch_size: str = "32"  # type: ignore[assignment]
+    """Batch sizes, a list with commas."""
+    optimizer: str = "sgd"
+    """sgd, adamw or sgd,adamw."""
+    until: str | None = None  # type: ignore[assignment]
+    """Stopping rule, as for predict; by default loss<=0.05x, or the end of the budget where within
+    is given."""
+    within: str | None = None
+    """Budget of a run, such as 20min, 5USD or 1000steps: what to expect of each plan there."""
+    machine: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Where runs could be, by price and throughput relative to this machine: a100:3.2USD/h:0.8x;
+    may be repeated."""
+    by: Literal["seconds", "price", "steps", "loss"] | None = None
+    """What is to be small: seconds (default), price, steps or the final loss (default where within
+    is given without until)."""
+    interpolate: bool = False
+    """Time the smallest and the largest batch size only."""
+    patience: float = 10.0
+    """A plan that takes more than so many times the steps of the fastest is given up."""
+    samples: int = 512
+    """Training samples to look at, at most; cost grows with it."""
+
+
+@dataclass(frozen=True)
 class Validate(Predict):
     """Forecast, then train for real, and show both side by side; or score a suite of those."""
 
@@ -91,6 +122,7 @@ class Train(Task):
 
 Command = Annotated[
     Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Validate, tyro.conf.subcommand("validate")]
     | Annotated[Train, tyro.conf.subcommand("train")],
     tyro.conf.FlagCreatePairsOff,
@@ -110,7 +142,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def run(command: Predict | Validate | Train, console: Console) -> None:
+def run(command: Task, console: Console) -> None:
     """Carry out a command and print its result.
 
     Raises:
@@ -123,6 +155,9 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
     _check_writable(command.save)
     if isinstance(command, Validate) and command.suite is not None:
         _print(score(command.suite), command, console)
+        return
+    if isinstance(command, Compare):
+        _print(_compare(command, console), command, console)
         return
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
@@ -139,6 +174,7 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
                 progress=report and report("training"),
             )
         else:
+            assert isinstance(command, Predict)
             function = ntp.validate if isinstance(command, Validate) else ntp.predict
             result = function(
                 network,
@@ -153,6 +189,58 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
                 report=report,
             )
     _print(result, command, console)
+
+
+def _compare(command: Compare, console: Console) -> Any:
+    import ntkpredict as ntp
+    from ntkpredict import display
+
+    common = {
+        name: getattr(command, name)
+        for name in ("momentum", "weight_decay", "schedule", "max_steps", "loss", "seed")
+    }
+    sizes = [_whole("batch-size", size) for size in command.batch_size.split(",")]
+    plans = ntp.Plan.grid(_rates(command.lr), sizes, command.optimizer.split(","), **common)
+    within = None if command.within is None else ntp.Budget.parse(command.within)
+    until = command.until
+    if until is None and within is None:
+        until = Task.until
+    machines = [ntp.Machine.parse(text) for text in command.machine] or [ntp.Machine()]
+    with display.progress_bars(console, quiet=command.json) as report:
+        return ntp.compare(
+            _network(command),
+            ntp.load_data(command.data),
+            plans,
+            None if until is None else ntp.parse(until),
+            within=within,
+            machines=machines,
+            criterion=command.by,
+            interpolate=command.interpolate,
+            patience=command.patience,
+            samples=command.samples,
+            report=report,
+        )
+
+
+def _rates(text: str) -> list[float]:
+    """Learning rates, from FROM:TO:COUNT or a list."""
+    match = re.fullmatch(r"([^:,]+):([^:,]+):([0-9]{1,4})", text)
+    try:
+        if match is None:
+            return [float(part) for part in text.split(",")]
+        grid = np.geomspace(float(match[1]), float(match[2]), int(match[3]))
+    except ValueError:
+        msg = f"lr: got {text!r}; expected such as 1e-3, 1e-3,3e-3 or 1e-3:1e-1:7"
+        raise ValueError(msg) from None
+    return [float(f"{rate:.4g}") for rate in grid]
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"{name}: got {text!r}; expected whole numbers with commas between"
+        raise ValueError(msg) from None
 
 
 def _print(result: Any, command: Task, console: Console) -> None:

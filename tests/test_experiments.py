@@ -40,3 +40,13 @@ def test_the_solvers_experiment_runs_on_one_small_case(tmp_path):
     assert results["cost"]["spectral"]["peak_bytes"] < 2e9
     assert results["sweep"]["largest_difference"] < 1e-4
     assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.usefixtures("optimized")
+def test_the_compare_experiment_runs_on_one_small_case(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "compare" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    assert [row["plans"] for row in results["comparisons"]] == [2, 3]
+    for row in results["alone"]:
+        assert row["compare"] == pytest.approx(row["predict"], rel=0.05)
+    assert (tmp_path / "figure.png").exists()

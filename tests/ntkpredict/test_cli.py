@@ -264,6 +264,43 @@ class TestResults:
         assert command(kind, *task, "--budget", text).code == 130
         assert seen == [pytest.approx(share)]
 
+    def test_compare_as_json(self, command, task, tmp_path):
+        outcome = command(
+            *("compare", *task, "--lr", "0.01:0.1:3"),
+            *("--machine", "a:3.6USD/h", "--machine", "b:7.2USD/h:4x", "--by", "price"),
+            *("--json", "--save", tmp_path / "ranking.json"),
+        )
+        assert outcome.code == 0
+        read = ntp.Ranking.load(tmp_path / "ranking.json")
+        assert json.loads(json.dumps(read.to_dict())) == outcome.result
+        assert len(read.candidates) == 6
+        assert {c.learning_rate for c in read.candidates} == {0.01, 0.03162, 0.1}
+        assert read.best.machine.name == "b"
+        assert read.best.price == min(c.value("price") for c in read.candidates)
+
+    def test_compare_for_people(self, command, task):
+        outcome = command("compare", *task, "--lr", "1e-4,0.02", "--within", "30steps")
+        assert outcome.code == 0
+        assert "Least seconds to loss<=0.5x within 30steps: sgd, lr 0.02" in outcome.out
+        assert "the best with a probability of" in outcome.out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--lr", "a"), "lr: got 'a'; expected such as"),
+            (("--lr", "0:1:3"), "lr: got '0:1:3'; expected such as"),
+            (("--batch-size", "8,x"), "batch-size: got 'x'; expected"),
+            (("--optimizer", "sgd,x"), "optimizer: got 'x'; expected one of"),
+            (("--within", "1"), "within: got '1'; expected"),
+            (("--machine", "a:b"), "machine: got 'a:b'; expected"),
+            (("--by", "price"), "machines: this machine has no price"),
+        ],
+    )
+    def test_compare_of_what_cannot_be(self, command, task, arguments, message):
+        outcome = command("compare", *task, *arguments)
+        assert outcome.code == 1
+        assert outcome.err.startswith(f"ntkpredict: {message}")
+
     def test_train_as_json(self, command, task, tmp_path):
         outcome = command("train", *task, "--json", "--save", tmp_path / "r.json")
         assert outcome.code == 0
