@@ -253,10 +253,13 @@ def _candidate(
     seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)
     times, losses = _outcomes(curves, rule, limit, validity)
     ends = _ends(curves, rule, limit)
+    diverged = bool(curves.diverged.mean() > 0.5)
     reason = None if steps is not None else reason_of(curves, found.stability)
-    if reason is not None and limit < plan.max_steps and not curves.diverged.mean() > 0.5:
-        cause = "others are far ahead" if found.given_up else f"all that {within} pays for"
-        reason = f"not reached within {limit} steps, {cause}"
+    if reason is not None and found.given_up:
+        above = "the loss is above its start and " if diverged else ""
+        reason = f"not reached within {limit} steps; {above}others are far ahead"
+    elif reason is not None and limit < plan.max_steps and not diverged:
+        reason = f"not reached within {limit} steps, all that {within} pays for"
     per_step = cost.batch_seconds[1] + cost.validation_seconds / epoch
     rate = None if plan.learning_rate is None else float(plan.factors()[1].max())
     return Candidate(
@@ -280,7 +283,7 @@ def _candidate(
         overhead_seconds=machine.seconds(cost.compile_seconds),
         stability=found.stability,
         validity=validity,
-        diverged=bool(curves.diverged.mean() > 0.5),
+        diverged=diverged,
         trajectory=curves.first(found.simulated).quantile(0.5),
     )
 

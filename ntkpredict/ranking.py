@@ -50,7 +50,7 @@ class Candidate:
         overhead_seconds: of compiling there.
         stability: as in `Forecast`.
         validity: how far to trust it.
-        diverged: whether most simulated runs end above their start.
+        diverged: whether most simulated runs are above their start where they end.
         trajectory: the median curves, up to where nothing of the answer depends on them.
     """
 
