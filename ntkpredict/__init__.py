@@ -6,10 +6,12 @@ from ntkpredict.compare import compare
 from ntkpredict.cost import CostModel, measure_cost
 from ntkpredict.data import Data, load_data
 from ntkpredict.forecast import Forecast
+from ntkpredict.history import History, Record
 from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
 from ntkpredict.ranking import Candidate, Ranking
+from ntkpredict.remember import remember
 from ntkpredict.stopping import (
     AnyOf,
     Best,
@@ -37,12 +39,14 @@ __all__ = [
     "Data",
     "EarlyStopping",
     "Forecast",
+    "History",
     "Machine",
     "MaxSteps",
     "Network",
     "Objective",
     "Plan",
     "Ranking",
+    "Record",
     "Run",
     "SquaredError",
     "StoppingRule",
@@ -55,6 +59,7 @@ __all__ = [
     "measure_cost",
     "parse",
     "predict",
+    "remember",
     "train",
     "validate",
 ]

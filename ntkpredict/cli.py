@@ -1,4 +1,4 @@
-"""The command: predict, compare, validate and train, each runnable with no arguments."""
+"""The command: predict, compare, validate, train and history."""
 
 from __future__ import annotations
 
@@ -7,134 +7,27 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from rich.console import Console
 
+from ntkpredict.options import Command, Compare, Predict, Recall, Task, Train, Validate
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS and JAX warn about a missing TensorFlow
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, on what, how and until when. Without arguments: the embedded default."""
-
-    lr: float = 0.001
-    """Learning rate."""
-    batch_size: int = 32
-    """Samples per step."""
-    optimizer: str = "sgd"
-    """sgd or adamw."""
-    momentum: float = 0.9
-    """Momentum of sgd, in [0, 1)."""
-    weight_decay: float = 0.0
-    """Weight decay."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning-rate schedule; cosine falls to 0 over the budget."""
-    until: str = "loss<=0.05x"
-    """Stopping rule: loss<=0.1, loss<=0.1x (of the initial loss), accuracy>=0.9, converged<0.01,
-    steps>=500, patience>=5@20 (early stopping: 5 evaluations, one every 20 steps, without a better
-    validation loss) or best_val_loss; val_loss and val_accuracy for validation; joined by |."""
-    max_steps: int = 2000
-    """Budget in steps."""
-    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """What training minimises."""
-    network: str = "embedded"
-    """MODULE:FACTORY, a function without arguments that returns an ntkpredict.Network."""
-    data: str = "digits"
-    """digits, tfds:NAME or npz:PATH."""
-    seed: int = 0
-    """Seed of the minibatch order, and of the embedded network's new head."""
-    json: bool = False
-    """Print the result as JSON and nothing else."""
-    save: Path | None = None
-    """Also write the result to this JSON file."""
-
-
-@dataclass(frozen=True)
-class Predict(Task):
-    """Forecast steps and seconds, without training."""
-
-    budget: str = "0"
-    """Share of the run's cost to spend on the forecast's accuracy, such as 5%: the real weights are
-    followed along the predicted path to see how fast the kernel grows."""
-    samples: int = 512
-    """Training samples to look at, at most; cost grows with it."""
-    mode: Literal["head_exact", "linear"] | None = None
-    """Linearisation: head_exact (default where the head is known) or linear, the paper's."""
-    kernel: Literal["growing", "frozen"] | None = None
-    """How it goes on: growing as features form (default with a head_exact mode) or frozen."""
-    solver: Literal["auto", "replay", "sde", "spectral"] = "auto"
-    """Of the linearised training: replay (every step), sde (the paper's), spectral (closed form of
-    squared error) or auto."""
-
-
-@dataclass(frozen=True)
-class Compare(Task):
-    """Forecast many plans at once, and tell which is best."""
-
-    lr: str = "1e-3:1e-1:7"  # type: ignore[assignment]
-    """Learning rates: FROM:TO:COUNT, evenly spaced on a logarithmic axis, or a list with commas."""
-    batch_size: str = "32"  # type: ignore[assignment]
-    """Batch sizes, a list with commas."""
-    optimizer: str = "sgd"
-    """sgd, adamw or sgd,adamw."""
-    until: str | None = None  # type: ignore[assignment]
-    """Stopping rule, as for predict; by default loss<=0.05x, or the end of the budget where within
-    is given."""
-    within: str | None = None
-    """Budget of a run, such as 20min, 5USD or 1000steps: what to expect of each plan there."""
-    machine: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Where runs could be, by price and throughput relative to this machine: a100:3.2USD/h:0.8x;
-    may be repeated."""
-    by: Literal["seconds", "price", "steps", "loss"] | None = None
-    """What is to be small: seconds (default), price, steps or the final loss (default where within
-    is given without until)."""
-    interpolate: bool = False
-    """Time the smallest and the largest batch size only."""
-    patience: float = 10.0
-    """A plan that takes more than so many times the steps of the fastest is given up."""
-    samples: int = 512
-    """Training samples to look at, at most; cost grows with it."""
-
-
-@dataclass(frozen=True)
-class Validate(Predict):
-    """Forecast, then train for real, and show both side by side; or score a suite of those."""
-
-    suite: Path | None = None
-    """Folder with runs/KEY.json and forecasts/FORECASTER/KEY.json: score these forecasts instead,
-    without training. Of the other options only json and save count."""
-
-
-@dataclass(frozen=True)
-class Train(Task):
-    """Train for real with the reference loop."""
-
-    checkpoints: Path | None = None
-    """Folder for checkpoints; a killed run goes on from the latest."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-
-
-Command = Annotated[
-    Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Validate, tyro.conf.subcommand("validate")]
-    | Annotated[Train, tyro.conf.subcommand("train")],
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.OmitArgPrefixes,
-]
 
 
 def main() -> None:
     """The entry point; exits 0 when all went well, 1 for the impossible, 2 for wrong usage."""
     command = tyro.cli(Command, prog="ntkpredict", description=__doc__)
     try:
-        run(command, Console(highlight=False))
+        console = Console(highlight=False)
+        if isinstance(command, Recall):
+            recall(command, console)
+        else:
+            run(command, console)
     except (ValueError, OSError) as error:
         print(f"ntkpredict: {error}", file=sys.stderr)
         sys.exit(1)
@@ -142,7 +35,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def run(command: Task, console: Console) -> None:
+def run(command: Predict | Compare | Train, console: Console) -> None:
     """Carry out a command and print its result.
 
     Raises:
@@ -150,6 +43,7 @@ def run(command: Task, console: Console) -> None:
     """
     import ntkpredict as ntp
     from ntkpredict import display
+    from ntkpredict.history import choose
     from ntkpredict.score import score
 
     _check_writable(command.save)
@@ -162,6 +56,7 @@ def run(command: Task, console: Console) -> None:
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
     data = ntp.load_data(command.data)
+    history = choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
             result: Any = ntp.train(
@@ -174,13 +69,16 @@ def run(command: Task, console: Console) -> None:
                 progress=report and report("training"),
             )
         else:
-            assert isinstance(command, Predict)
             function = ntp.validate if isinstance(command, Validate) else ntp.predict
+            kept: dict[str, Any] = {}
+            if isinstance(command, Validate):
+                kept["history"] = history
             result = function(
                 network,
                 data,
                 plan,
                 until,
+                **kept,
                 budget=_share(command.budget),
                 samples=command.samples,
                 mode=command.mode,
@@ -188,7 +86,37 @@ def run(command: Task, console: Console) -> None:
                 solver=command.solver,
                 report=report,
             )
+    if not isinstance(command, Validate):
+        ntp.remember(history, network, data, plan, until, result)
     _print(result, command, console)
+
+
+def recall(command: Recall, console: Console) -> None:
+    """Look into the history, or forget some of it.
+
+    Raises:
+        ValueError: records that are not there, or nothing to do it with.
+    """
+    from ntkpredict.history import choose
+    from ntkpredict.history_table import show_records
+
+    history = choose(command.history)
+    if history is None:
+        msg = "history: it is off; expected a file"
+        raise ValueError(msg)
+    if command.action in ("show", "forget") and not command.ids and not command.all:
+        msg = f"ids: got none to {command.action}; expected numbers from `ntkpredict history list`"
+        raise ValueError(msg)
+    if command.action == "forget":
+        print(f"forgot {history.forget(command.ids)} records of {history.path}")
+        return
+    records = history.records(command.ids)
+    if command.action == "list" and not command.json:
+        show_records(console, records)
+        return
+    for record in records:
+        indent = 1 if command.action == "show" and not command.json else None
+        print(json.dumps(record.to_dict(), indent=indent))
 
 
 def _compare(command: Compare, console: Console) -> Any:
