@@ -2,6 +2,7 @@
 
 from linearize import Network
 from ntkpredict.budget import Budget
+from ntkpredict.candidate import Candidate
 from ntkpredict.compare import compare
 from ntkpredict.cost import CostModel, measure_cost
 from ntkpredict.data import Data, load_data
@@ -10,7 +11,7 @@ from ntkpredict.history import History, Record
 from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
-from ntkpredict.ranking import Candidate, Ranking
+from ntkpredict.ranking import Ranking
 from ntkpredict.remember import remember
 from ntkpredict.stopping import (
     AnyOf,

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import time
-from collections.abc import Callable, Sequence
-from itertools import repeat
-from typing import Any, get_args
-
-import numpy as np
+from collections.abc import Sequence
+from typing import get_args
 
 from linearize import Network
 from ntkpredict.budget import Budget
+from ntkpredict.candidate import Candidate, Criterion, candidate
 from ntkpredict.cost import Clock, CostModel, measure_costs
 from ntkpredict.data import Data
-from ntkpredict.interval import predicted_steps
 from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import (
@@ -23,18 +19,15 @@ from ntkpredict.predict import (
     Watch,
     check_optimizer,
     check_task,
-    in_seconds,
     notes_of,
-    reason_of,
     refuse_if_met,
 )
-from ntkpredict.ranking import Candidate, Criterion, Ranking, rank
+from ntkpredict.ranking import Ranking, rank
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
-from ntkpredict.stopping import MaxSteps, Steps, StoppingRule, TargetLoss
-from ntkpredict.sweep import PlanSweep, Simulated
-from ntkpredict.validity import Validity
-from sde import Trajectory, is_coordinate_wise, noise_scale
+from ntkpredict.stopping import MaxSteps, StoppingRule, TargetLoss
+from ntkpredict.sweep import PlanSweep
+from sde import is_coordinate_wise, noise_scale
 
 
 def compare(
@@ -108,38 +101,23 @@ def compare(
         for size, cost in costs.items()
     }
     candidates: list[Candidate] = []
-    scale, looked_at = None, 0
-    notes: tuple[str, ...] = ()
-    for coordinate_wise in (False, True):
-        kind = [p for p in plans if is_coordinate_wise(p.factors()[0]) == coordinate_wise]
-        if not kind:
-            continue
-        name = "Adam-like" if coordinate_wise else "SGD-like"
+    scale, problem = None, None
+    most = {size: max(row) for size, row in limits.items()}
+    for name, kind in _kinds(plans).items():
         first = _of_middle_size(kind)
         others = [plan for plan in kind if plan is not first]
         simulation = Simulation(network, data, first, outputs, samples, seeds, until, others)
         problem = simulation.problem(None, None, report(f"features, {name}"))
         watch.lap(f"tangent features, {name}")
-        if not coordinate_wise:
-            scale = noise_scale(problem)
-        looked_at, notes = problem.samples, notes_of(data, problem, None)
-        swept = PlanSweep(simulation, problem, data.samples, until, patience)
-        most = {size: max(row) for size, row in limits.items()}
-        for found in swept.run(kind, most, report(f"simulating, {name}")):
+        scale = noise_scale(problem) if name == "SGD-like" else scale
+        sweep = PlanSweep(simulation, problem, data.samples, until, patience)
+        for found in sweep.run(kind, most, report(f"simulating, {name}")):
             size = found.plan.batch_size
-            candidates += [
-                _candidate(
-                    found,
-                    MaxSteps(max(limit, 1)) if within and open_ended else until,
-                    data,
-                    costs[size],
-                    machine,
-                    limit,
-                    within,
-                )
-                for machine, limit in zip(machines, limits[size], strict=True)
-            ]
+            for machine, limit in zip(machines, limits[size], strict=True):
+                rule = MaxSteps(max(limit, 1)) if open_ended and within else until
+                candidates.append(candidate(found, rule, data, costs[size], machine, limit, within))
         watch.lap(f"simulation, {name}")
+    assert problem is not None  # there are plans
     return Ranking(
         **rank(candidates, criterion),
         noise_scale=scale,
@@ -147,9 +125,9 @@ def compare(
         data=data.name,
         until=str(until),
         within=None if within is None else str(within),
-        samples=looked_at,
+        samples=problem.samples,
         forecast_seconds=watch.laps,
-        notes=notes,
+        notes=(*notes_of(data, problem, None), *_cut_short(within, limits, plans[0])),
         versions={
             name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
         },
@@ -203,6 +181,22 @@ def _check_tasks(network: Network, data: Data, plans: list[Plan]) -> int:
     return outputs
 
 
+def _kinds(plans: list[Plan]) -> dict[str, list[Plan]]:
+    """The plans that can share their features."""
+    kinds: dict[str, list[Plan]] = {}
+    for plan in plans:
+        name = "Adam-like" if is_coordinate_wise(plan.factors()[0]) else "SGD-like"
+        kinds.setdefault(name, []).append(plan)
+    return kinds
+
+
+def _cut_short(within: Budget | None, limits: dict[int, list[int]], plan: Plan) -> tuple[str, ...]:
+    most = max(max(row) for row in limits.values())
+    if within is None or most < plan.max_steps or within == Budget(plan.max_steps, "steps"):
+        return ()
+    return (f"{within} pays for more than the plans' own {plan.max_steps:,} steps; raise those.",)
+
+
 def _of_middle_size(plans: list[Plan]) -> Plan:
     """The first of the plans with the median batch size."""
     sizes = sorted(plan.batch_size for plan in plans)
@@ -216,109 +210,3 @@ def _limit(
     if within is None:
         return plan.max_steps
     return min(within.steps(cost, data.samples // size, machine), plan.max_steps)
-
-
-class _AtMost(StoppingRule):
-    """A rule that must be met by some step."""
-
-    def __init__(self, rule: StoppingRule, limit: int) -> None:
-        self._rule = rule
-        self._limit = limit
-
-    def steps(self, trajectory: Trajectory, *, complete: bool = True) -> Steps:
-        """The rule's own, infinite beyond the limit."""
-        steps = self._rule.steps(trajectory, complete=complete)
-        return np.where(steps <= self._limit, steps, np.inf)
-
-    def __str__(self) -> str:
-        return str(self._rule)
-
-
-def _candidate(
-    found: Simulated,
-    until: StoppingRule,
-    data: Data,
-    cost: CostModel,
-    machine: Machine,
-    limit: int,
-    within: Budget | None,
-) -> Candidate:
-    """What a simulated plan comes to on a machine."""
-    plan, curves, epoch = found.plan, found.trajectory, data.samples // found.plan.batch_size
-    validity = Validity.of(found.signals)
-    if found.given_up:
-        limit = min(limit, int(curves.steps[found.simulated - 1]))
-    rule = _AtMost(until, limit)
-    steps, interval = predicted_steps(curves, rule, validity.clock)
-    seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)
-    times, losses = _outcomes(curves, rule, limit, validity)
-    ends = _ends(curves, rule, limit)
-    diverged = bool(curves.diverged.mean() > 0.5)
-    reason = None if steps is not None else reason_of(curves, found.stability)
-    if reason is not None and found.given_up:
-        above = "the loss is above its start and " if diverged else ""
-        reason = f"not reached within {limit} steps; {above}others are far ahead"
-    elif reason is not None and limit < plan.max_steps and not diverged:
-        reason = f"not reached within {limit} steps, all that {within} pays for"
-    per_step = cost.batch_seconds[1] + cost.validation_seconds / epoch
-    rate = None if plan.learning_rate is None else float(plan.factors()[1].max())
-    return Candidate(
-        plan=plan.description,
-        optimizer=re.sub(r", lr [^,]*", "", plan.name),
-        learning_rate=rate,
-        batch_size=plan.batch_size,
-        machine=machine,
-        limit=limit,
-        steps=steps,
-        steps_interval=interval,
-        seconds=_there(machine.seconds, seconds),
-        seconds_interval=_there(machine.seconds, seconds_interval),
-        price=_there(machine.cost, seconds),
-        price_interval=_there(machine.cost, seconds_interval),
-        reason=reason,
-        **ends,
-        stopping_times=times,
-        final_losses=losses,
-        seconds_per_step=machine.seconds(per_step),
-        overhead_seconds=machine.seconds(cost.compile_seconds),
-        stability=found.stability,
-        validity=validity,
-        diverged=diverged,
-        trajectory=curves.first(found.simulated).quantile(0.5),
-    )
-
-
-def _there(convert: Callable[[float], float | None], here: Any) -> Any:
-    """A number, or both ends of an interval, in another unit; None where it is not known."""
-    if not isinstance(here, tuple):
-        return None if here is None else convert(here)
-    ends = tuple(_there(convert, end) for end in here)
-    return None if ends[0] is None else ends
-
-
-def _ends(curves: Trajectory, rule: StoppingRule, limit: int) -> dict[str, Any]:
-    """The metrics to expect where training stops."""
-    stops = np.minimum(rule.steps(curves), limit)
-
-    def at(values: np.ndarray) -> float:
-        return float(np.median([*map(np.interp, stops, repeat(curves.steps), values)]))
-
-    held_out = curves.validation
-    return {
-        "train_loss": at(curves.train.loss),
-        "validation_loss": None if held_out is None else at(held_out.loss),
-        "validation_accuracy": None if held_out is None else at(held_out.accuracy),
-    }
-
-
-def _outcomes(
-    curves: Trajectory, rule: StoppingRule, limit: int, validity: Validity
-) -> tuple[np.ndarray, np.ndarray]:
-    """Stopping times as `stopping_times` has them, and the loss at each of them."""
-    times, losses = [], []
-    for factor in np.exp(validity.clock):
-        slowed = curves.slowed(factor)
-        times.append(rule.steps(slowed))
-        rows = (slowed.validation or slowed.train).loss
-        losses += [*map(np.interp, np.minimum(times[-1], limit), repeat(slowed.steps), rows)]
-    return np.concatenate(times), np.nan_to_num(losses, nan=np.inf)

@@ -5,99 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ntkpredict.interval import Interval
-from ntkpredict.machine import Machine
-from ntkpredict.record import to_plain, to_trajectory, write
-from ntkpredict.validity import Signals, Validity
-from sde import Stability, Trajectory
+from ntkpredict.candidate import Candidate, Criterion, read_candidate
+from ntkpredict.record import to_plain, write
 
 FORMAT = 1
-Criterion = Literal["seconds", "price", "steps", "loss"]
 _DRAWS = 4000
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plan on a machine.
-
-    Attributes:
-        plan: in one line.
-        optimizer: its name.
-        learning_rate: the largest of its schedule; None where it is not known.
-        batch_size: samples per step.
-        machine: where it would run.
-        limit: the most steps that it may take.
-        steps: as in `Forecast`; None where the target is not reached within the limit.
-        steps_interval: 95 %, as in `Forecast`.
-        seconds: on that machine.
-        seconds_interval: 95 %.
-        price: US dollars; None where the machine has no price.
-        price_interval: 95 %.
-        reason: why there is no number; None where there is one.
-        train_loss: the training loss to expect where training stops, at the limit at the latest.
-        validation_loss: likewise; None without validation data.
-        validation_accuracy: likewise.
-        stopping_times: steps at which training may stop, equally likely each; infinite beyond the
-            limit.
-        final_losses: what the loss (of validation where there is any) may be where it stops, for
-            each of `stopping_times`.
-        seconds_per_step: on that machine, to turn stopping times into seconds.
-        overhead_seconds: of compiling there.
-        stability: as in `Forecast`.
-        validity: how far to trust it.
-        diverged: whether most simulated runs are above their start where they end.
-        trajectory: the median curves, up to where nothing of the answer depends on them.
-    """
-
-    plan: str
-    optimizer: str
-    learning_rate: float | None
-    batch_size: int
-    machine: Machine
-    limit: int
-    steps: float | None
-    steps_interval: Interval | None
-    seconds: float | None
-    seconds_interval: Interval | None
-    price: float | None
-    price_interval: Interval | None
-    reason: str | None
-    train_loss: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    stopping_times: Float[np.ndarray, " outcomes"]
-    final_losses: Float[np.ndarray, " outcomes"]
-    seconds_per_step: float
-    overhead_seconds: float
-    stability: Stability | None
-    validity: Validity
-    diverged: bool
-    trajectory: Trajectory
-
-    @property
-    def final_loss(self) -> float:
-        """Of validation where there is any, else of training."""
-        return self.train_loss if self.validation_loss is None else self.validation_loss
-
-    def value(self, criterion: Criterion) -> float:
-        """To be made small; infinite where the target is not reached."""
-        found = {"loss": self.final_loss}.get(criterion, getattr(self, criterion, None))
-        return np.inf if found is None or self.steps is None or np.isnan(found) else float(found)
-
-    def outcomes(self, criterion: Criterion) -> Float[np.ndarray, " outcomes"]:
-        """What `value` may turn out to be, equally likely each."""
-        times = self.stopping_times
-        if criterion == "loss":
-            return np.where(np.isfinite(times), self.final_losses, np.inf)
-        if criterion == "steps":
-            return times
-        seconds = self.overhead_seconds + self.seconds_per_step * times
-        return seconds if criterion == "seconds" else (self.machine.price or 0) * seconds / 3600
 
 
 @dataclass(frozen=True)
@@ -229,7 +146,7 @@ def critical_batch_size(rows: list[tuple[int, float]]) -> float | None:
 
 
 def _from_dict(content: dict[str, Any]) -> Ranking:
-    content["candidates"] = tuple(_candidate(fields) for fields in content["candidates"])
+    content["candidates"] = tuple(read_candidate(fields) for fields in content["candidates"])
     for name in ("probability_best", "front"):
         content[name] = np.array(content[name])
     content["steps_by_batch_size"] = {
@@ -238,25 +155,3 @@ def _from_dict(content: dict[str, Any]) -> Ranking:
     }
     content["notes"] = tuple(content["notes"])
     return Ranking(**content)
-
-
-def _candidate(fields: dict[str, Any]) -> Candidate:
-    for name in ("steps_interval", "seconds_interval", "price_interval"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    for name in ("stopping_times", "final_losses"):
-        values = np.array(fields[name], float)
-        fields[name] = np.where(np.isnan(values), np.inf, values)
-    told = fields["validity"]
-    told["signals"], told["clock"] = Signals(**told["signals"]), np.array(told["clock"], float)
-    stable = fields["stability"]
-    loss = fields["train_loss"]
-    return Candidate(
-        **{
-            **fields,
-            "machine": Machine(**fields["machine"]),
-            "train_loss": float("nan") if loss is None else loss,
-            "stability": None if stable is None else Stability(**stable),
-            "validity": Validity(**told),
-            "trajectory": to_trajectory(fields["trajectory"]),
-        }
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from ntkpredict.ranking import Candidate, Ranking
+from ntkpredict.candidate import Candidate
+from ntkpredict.ranking import Ranking
 from ntkpredict.units import duration, interval_text
 
 
