@@ -5,22 +5,33 @@ from pathlib import Path
 
 import pytest
 
+import ntkpredict as ntp
+from tests.ntkpredict import problems
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.usefixtures("optimized")
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     example = tmp_path / "example.py"
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    example.write_text(code, encoding="utf-8")
+    example.write_text(EXAMPLES[0], encoding="utf-8")
     names = runpy.run_path(str(example))
     forecast = names["forecast"]
     low, high = forecast.steps_interval
     assert low <= forecast.steps <= high
     assert names["ntp"].Forecast.load("forecast.json").steps == forecast.steps
     assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_the_example_of_comparing_runs_on_a_tiny_problem(capsys):
+    _, code = EXAMPLES
+    names = {"ntp": ntp, "network": problems.linear(), "data": problems.data()}
+    exec(code.replace("relative=0.1", "relative=0.6").replace("[32, 64]", "[8, 16]"), names)
+    assert len(names["ranking"].candidates) == 8
+    assert len(capsys.readouterr().out.splitlines()) == 10
 
 
 def test_the_continuous_integration_runs_the_test_command_of_the_readme():
