@@ -33,7 +33,8 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     counts, sizes, optimizers = (7, 11), [16, 32, 64, 128], ["sgd", "adamw"]
     options: dict[str, Any] = {}
     if smoke:
-        counts, sizes, optimizers, options = (2, 3), [32], ["sgd"], {"samples": 64}
+        network, options = softmax_regression(), {"samples": 64}
+        counts, sizes, optimizers = (1, 2), [32], ["sgd"]
     results: dict[str, Any] = {"machine": machine(), "comparisons": []}
     for count in counts:
         plans = ntp.Plan.grid(np.geomspace(*RATES, count).tolist(), sizes, optimizers)
@@ -53,6 +54,18 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     write(folder / "results.json", results)
     draw(results, folder / "figure.png")
     return results
+
+
+def softmax_regression() -> ntp.Network:
+    """A network that is nothing but a head, for a run that is over at once."""
+    random = np.random.default_rng(0)
+    kernel = 0.1 * random.normal(size=(64, 10)).astype(np.float32)
+    params = {"head": {"kernel": kernel, "bias": np.zeros(10, np.float32)}}
+
+    def outputs(params: Any, images: Any) -> Any:
+        return images.reshape(len(images), -1) @ params["head"]["kernel"] + params["head"]["bias"]
+
+    return ntp.Network.from_function(outputs, params, head="head", name="softmax regression")
 
 
 def timed(
@@ -95,7 +108,7 @@ def alone(
     found = []
     for name in optimizers:
         mine = [r for r in rows if r["optimizer"].startswith(name) and r["steps"] is not None]
-        for chosen in (mine[0], mine[-1]):
+        for chosen in {id(chosen): chosen for chosen in (mine[0], mine[-1])}.values():
             (plan,) = ntp.Plan.grid([chosen["learning_rate"]], [chosen["batch_size"]], [name])
             forecast = ntp.predict(network, data, plan, UNTIL, seeds=1, solver="replay", **options)
             found.append(
