@@ -29,9 +29,9 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
 def test_the_example_of_comparing_runs_on_a_tiny_problem(capsys):
     _, code = EXAMPLES
     names = {"ntp": ntp, "network": problems.linear(), "data": problems.data()}
-    exec(code.replace("relative=0.1", "relative=0.6").replace("[32, 64]", "[8, 16]"), names)
-    assert len(names["ranking"].candidates) == 8
-    assert len(capsys.readouterr().out.splitlines()) == 10
+    exec(code.replace("relative=0.1", "relative=0.6").replace("[32, 64]", "[8]"), names)
+    assert len(names["ranking"].candidates) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 6
 
 
 def test_the_continuous_integration_runs_the_test_command_of_the_readme():

@@ -23,11 +23,9 @@ from sde import (
     Swept,
     Trajectory,
     as_gradient_descent,
-    extrapolate,
     noise_scale,
     observe,
     observe_rates,
-    onward,
     stabilities,
     stability,
     subsets,
@@ -87,48 +85,23 @@ def test_every_plan_is_what_its_own_replay_is(direction: str, batch: int) -> Non
         assert_same(swept[index].frozen[part], Replay().solve(still, GRID))
 
 
-def test_its_extrapolation_is_that_of_a_solver() -> None:
-    given, way = problem(), DIRECTIONS["momentum"]
-    (got, *_) = sweep(given, way, Rates(RATES, BOUNDS), GRID, subsets(SAMPLES), never)
-    expected = extrapolate(Replay(), plan(given, way, 0), 100, GRID)
-    assert_same(onward(*got.parts, share=SAMPLES / 100), expected)
-
-
-def test_a_frozen_kernel_has_no_other_to_compare_with() -> None:
-    given = problem(growing=False)
-    (got, *_) = sweep(
-        given, DIRECTIONS["momentum"], Rates(RATES, BOUNDS), GRID, [slice(SAMPLES)], never
-    )
-    assert got.frozen == []
-    assert_same(got.parts[0], Replay().solve(plan(given, DIRECTIONS["momentum"], 0), GRID))
-
-
 def test_a_plan_ends_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["sde.sweep"], "_WORTH", 0.0)  # compiled anew
     given, way, parts = problem(), DIRECTIONS["momentum"], [slice(SAMPLES)]
-    ends = [2, 9, 100]
+    ends, looked = [2, 9, 6], list[int]()
 
     def enough(index: int, curves: Swept) -> bool:
-        return bool(curves.parts[0].steps[-1] >= ends[index])
+        looked.append(int(curves.parts[0].steps[-1]))
+        return looked[-1] >= ends[index]
 
     whole = sweep(given, way, Rates(RATES, BOUNDS), GRID, parts, never)
     ended = sweep(given, way, Rates(RATES, BOUNDS), GRID, parts, enough)
-    assert [swept.parts[0].steps[-1] for swept in ended] == [2, 9, STEPS]
+    assert [swept.parts[0].steps[-1] for swept in ended] == ends
+    assert max(looked) == 9 < STEPS  # and nothing goes on once all have ended
     for got, expected in zip(ended, whole, strict=True):
         count = len(got.parts[0].steps)
         assert_same(got.parts[0], expected.parts[0].first(count))
         assert_same(got.frozen[0], expected.frozen[0].first(count))
-
-
-def test_nothing_goes_on_once_all_have_ended() -> None:
-    looked: list[int] = []
-
-    def enough(index: int, curves: Swept) -> bool:
-        looked.append(int(curves.parts[0].steps[-1]))
-        return looked[-1] >= 2
-
-    sweep(problem(), optax.identity(), Rates(RATES, BOUNDS), GRID, [slice(SAMPLES)], enough)
-    assert max(looked) == 2
 
 
 def test_observed_rates_are_observed_problems() -> None:
