@@ -108,9 +108,14 @@ def rank(candidates: list[Candidate], criterion: Criterion) -> dict[str, Any]:
 def probability_best(
     candidates: list[Candidate], criterion: Criterion
 ) -> Float[np.ndarray, " candidates"]:
-    """See `Ranking`; by drawing from `Candidate.outcomes`."""
-    random = np.random.default_rng(0)
-    draws = np.stack([random.choice(c.outcomes(criterion), _DRAWS) for c in candidates])
+    """See `Ranking`; by drawing from `Candidate.outcomes`, on all machines alike."""
+    seeds = {plan: seed for seed, plan in enumerate(dict.fromkeys(c.plan for c in candidates))}
+    draws = np.stack(
+        [
+            np.random.default_rng(seeds[c.plan]).choice(c.outcomes(criterion), _DRAWS)
+            for c in candidates
+        ]
+    )
     draws = np.where(np.isnan(draws), np.inf, draws)
     wins = np.bincount(draws.argmin(0)[np.isfinite(draws.min(0))], minlength=len(candidates))
     return wins / _DRAWS

@@ -166,11 +166,14 @@ class TestAmong:
 
     def test_the_probability_of_being_best_follows_the_outcomes(self, candidate):
         count = len(candidate(1.0, None, 0.1).stopping_times)
-        sure = candidate(10.0, None, 0.1, stopping_times=np.full(count, 10.0))
+        sure = candidate(10.0, None, 0.1, stopping_times=np.full(count, 10.0), plan="sure")
         times = np.resize([5.0, 5.0, 5.0, np.inf], count)
         risky = candidate(9.0, None, 0.1, stopping_times=times)
         found = probability_best([risky, sure], "steps")
         np.testing.assert_allclose(found, [0.75, 0.25], atol=0.04)
+        faster = dataclasses.replace(risky, seconds_per_step=0.9 * risky.seconds_per_step)
+        found = probability_best([risky, faster], "seconds")  # errors are of steps, alike on both
+        np.testing.assert_allclose(found, [0, 0.75], atol=0.04)
         never = candidate(None, None, 0.1, stopping_times=np.full(count, np.inf))
         np.testing.assert_array_equal(probability_best([never], "steps"), [0])
 
