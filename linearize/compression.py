@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 
 from linearize.tangent import HeadExactTangent, LinearTangent
 
@@ -36,7 +37,9 @@ def compress(
     if model.exact or model.jacobian.size == 0:
         return model
     rows = np.asarray(model.jacobian).reshape(-1, model.jacobian.shape[-1])
-    kept = jnp.asarray(_leading_directions(rows, tolerance))
+    # Several BLAS threads took 27 times as long as one for these, where a core had other work.
+    with threadpool_limits(1, user_api="blas"):
+        kept = jnp.asarray(_leading_directions(rows, tolerance))
     jacobian, body = model.jacobian @ kept, model.body_initial @ kept
     if isinstance(model, LinearTangent):
         return replace(model, jacobian=jacobian, body_initial=body)
@@ -52,6 +55,6 @@ def _leading_directions(rows: np.ndarray, tolerance: float) -> np.ndarray:
         if captured[-1] >= (1 - tolerance) * total:
             return vectors[: np.searchsorted(captured, (1 - tolerance) * total) + 1].T
         rank *= 2
-    eigenvalues, directions = scipy.linalg.eigh(rows.T @ rows)  # ascending
+    eigenvalues, directions = scipy.linalg.eigh(rows.T @ rows, driver="evd")  # ascending
     lost = np.cumsum(np.maximum(eigenvalues, 0))
     return directions[:, lost > tolerance * lost[-1]]

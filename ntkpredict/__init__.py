@@ -1,12 +1,19 @@
 """How long will fine-tuning take? Steps and seconds to your stopping rule, before launch."""
 
 from linearize import Network
+from ntkpredict.budget import Budget
+from ntkpredict.candidate import Candidate
+from ntkpredict.compare import compare
 from ntkpredict.cost import CostModel, measure_cost
 from ntkpredict.data import Data, load_data
 from ntkpredict.forecast import Forecast
+from ntkpredict.history import History, Record
+from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
 from ntkpredict.progress import Estimate, Tracker, track
+from ntkpredict.ranking import Ranking
+from ntkpredict.remember import remember
 from ntkpredict.stopping import (
     AnyOf,
     Best,
@@ -25,6 +32,8 @@ from sde import CrossEntropy, Objective, SquaredError, Trajectory
 __all__ = [
     "AnyOf",
     "Best",
+    "Budget",
+    "Candidate",
     "Comparison",
     "Converged",
     "CostModel",
@@ -33,10 +42,14 @@ __all__ = [
     "EarlyStopping",
     "Estimate",
     "Forecast",
+    "History",
+    "Machine",
     "MaxSteps",
     "Network",
     "Objective",
     "Plan",
+    "Ranking",
+    "Record",
     "Run",
     "SquaredError",
     "StoppingRule",
@@ -45,10 +58,12 @@ __all__ = [
     "Tracker",
     "Trajectory",
     "Validation",
+    "compare",
     "load_data",
     "measure_cost",
     "parse",
     "predict",
+    "remember",
     "track",
     "train",
     "validate",

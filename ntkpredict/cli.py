@@ -1,108 +1,33 @@
-"""The command: predict, validate and train, each runnable with no arguments."""
+"""The command: predict, compare, validate, train and history."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
+import numpy as np
 import tyro
 from rich.console import Console
 
+from ntkpredict.options import Command, Compare, Predict, Recall, Task, Train, Validate
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS and JAX warn about a missing TensorFlow
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, on what, how and until when. Without arguments: the embedded default."""
-
-    lr: float = 0.001
-    """Learning rate."""
-    batch_size: int = 32
-    """Samples per step."""
-    optimizer: str = "sgd"
-    """sgd or adamw."""
-    momentum: float = 0.9
-    """Momentum of sgd, in [0, 1)."""
-    weight_decay: float = 0.0
-    """Weight decay."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning-rate schedule; cosine falls to 0 over the budget."""
-    until: str = "loss<=0.05x"
-    """Stopping rule: loss<=0.1, loss<=0.1x (of the initial loss), accuracy>=0.9, converged<0.01,
-    steps>=500, patience>=5@20 (early stopping: 5 evaluations, one every 20 steps, without a better
-    validation loss) or best_val_loss; val_loss and val_accuracy for validation; joined by |."""
-    max_steps: int = 2000
-    """Budget in steps."""
-    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """What training minimises."""
-    network: str = "embedded"
-    """MODULE:FACTORY, a function without arguments that returns an ntkpredict.Network."""
-    data: str = "digits"
-    """digits, tfds:NAME or npz:PATH."""
-    seed: int = 0
-    """Seed of the minibatch order, and of the embedded network's new head."""
-    json: bool = False
-    """Print the result as JSON and nothing else."""
-    save: Path | None = None
-    """Also write the result to this JSON file."""
-
-
-@dataclass(frozen=True)
-class Predict(Task):
-    """Forecast steps and seconds, without training."""
-
-    budget: str = "0"
-    """Share of the run's cost to spend on the forecast's accuracy, such as 5%: the real weights are
-    followed along the predicted path to see how fast the kernel grows."""
-    samples: int = 512
-    """Training samples to look at, at most; cost grows with it."""
-    mode: Literal["head_exact", "linear"] | None = None
-    """Linearisation: head_exact (default where the head is known) or linear, the paper's."""
-    kernel: Literal["growing", "frozen"] | None = None
-    """How it goes on: growing as features form (default with a head_exact mode) or frozen."""
-    solver: Literal["auto", "replay", "sde", "spectral"] = "auto"
-    """Of the linearised training: replay (every step), sde (the paper's), spectral (closed form of
-    squared error) or auto."""
-
-
-@dataclass(frozen=True)
-class Validate(Predict):
-    """Forecast, then train for real, and show both side by side; or score a suite of those."""
-
-    suite: Path | None = None
-    """Folder with runs/KEY.json and forecasts/FORECASTER/KEY.json: score these forecasts instead,
-    without training. Of the other options only json and save count."""
-
-
-@dataclass(frozen=True)
-class Train(Task):
-    """Train for real with the reference loop."""
-
-    checkpoints: Path | None = None
-    """Folder for checkpoints; a killed run goes on from the latest."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-
-
-Command = Annotated[
-    Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Validate, tyro.conf.subcommand("validate")]
-    | Annotated[Train, tyro.conf.subcommand("train")],
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.OmitArgPrefixes,
-]
 
 
 def main() -> None:
     """The entry point; exits 0 when all went well, 1 for the impossible, 2 for wrong usage."""
     command = tyro.cli(Command, prog="ntkpredict", description=__doc__)
     try:
-        run(command, Console(highlight=False))
+        console = Console(highlight=False)
+        if isinstance(command, Recall):
+            recall(command, console)
+        else:
+            run(command, console)
     except (ValueError, OSError) as error:
         print(f"ntkpredict: {error}", file=sys.stderr)
         sys.exit(1)
@@ -110,7 +35,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def run(command: Predict | Validate | Train, console: Console) -> None:
+def run(command: Predict | Compare | Train, console: Console) -> None:
     """Carry out a command and print its result.
 
     Raises:
@@ -118,15 +43,20 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
     """
     import ntkpredict as ntp
     from ntkpredict import display
+    from ntkpredict.history import choose
     from ntkpredict.score import score
 
     _check_writable(command.save)
     if isinstance(command, Validate) and command.suite is not None:
         _print(score(command.suite), command, console)
         return
+    if isinstance(command, Compare):
+        _print(_compare(command, console), command, console)
+        return
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
     data = ntp.load_data(command.data)
+    history = choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
             result: Any = ntp.train(
@@ -140,11 +70,15 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
             )
         else:
             function = ntp.validate if isinstance(command, Validate) else ntp.predict
+            kept: dict[str, Any] = {}
+            if isinstance(command, Validate):
+                kept["history"] = history
             result = function(
                 network,
                 data,
                 plan,
                 until,
+                **kept,
                 budget=_share(command.budget),
                 samples=command.samples,
                 mode=command.mode,
@@ -152,7 +86,89 @@ def run(command: Predict | Validate | Train, console: Console) -> None:
                 solver=command.solver,
                 report=report,
             )
+    if not isinstance(command, Validate):
+        ntp.remember(history, network, data, plan, until, result)
     _print(result, command, console)
+
+
+def recall(command: Recall, console: Console) -> None:
+    """Look into the history, or forget some of it.
+
+    Raises:
+        ValueError: records that are not there, or nothing to do it with.
+    """
+    from ntkpredict.history import choose
+    from ntkpredict.history_table import show_records
+
+    history = choose(command.history)
+    if history is None:
+        msg = "history: it is off; expected a file"
+        raise ValueError(msg)
+    if command.action in ("show", "forget") and not command.ids and not command.all:
+        msg = f"ids: got none to {command.action}; expected numbers from `ntkpredict history list`"
+        raise ValueError(msg)
+    if command.action == "forget":
+        print(f"forgot {history.forget(command.ids)} records of {history.path}")
+        return
+    records = history.records(command.ids)
+    if command.action == "list" and not command.json:
+        show_records(console, records)
+        return
+    for record in records:
+        indent = 1 if command.action == "show" and not command.json else None
+        print(json.dumps(record.to_dict(), indent=indent))
+
+
+def _compare(command: Compare, console: Console) -> Any:
+    import ntkpredict as ntp
+    from ntkpredict import display
+
+    common = {
+        name: getattr(command, name)
+        for name in ("momentum", "weight_decay", "schedule", "max_steps", "loss", "seed")
+    }
+    sizes = [_whole("batch-size", size) for size in command.batch_size.split(",")]
+    plans = ntp.Plan.grid(_rates(command.lr), sizes, command.optimizer.split(","), **common)
+    within = None if command.within is None else ntp.Budget.parse(command.within)
+    until = command.until
+    if until is None and within is None:
+        until = Task.until
+    machines = [ntp.Machine.parse(text) for text in command.machine] or [ntp.Machine()]
+    with display.progress_bars(console, quiet=command.json) as report:
+        return ntp.compare(
+            _network(command),
+            ntp.load_data(command.data),
+            plans,
+            None if until is None else ntp.parse(until),
+            within=within,
+            machines=machines,
+            criterion=command.by,
+            interpolate=command.interpolate,
+            patience=command.patience,
+            samples=command.samples,
+            report=report,
+        )
+
+
+def _rates(text: str) -> list[float]:
+    """Learning rates, from FROM:TO:COUNT or a list."""
+    match = re.fullmatch(r"([^:,]+):([^:,]+):([0-9]{1,4})", text)
+    try:
+        if match is None:
+            return [float(part) for part in text.split(",")]
+        grid = np.geomspace(float(match[1]), float(match[2]), int(match[3]))
+    except ValueError:
+        msg = f"lr: got {text!r}; expected such as 1e-3, 1e-3,3e-3 or 1e-3:1e-1:7"
+        raise ValueError(msg) from None
+    return [float(f"{rate:.4g}") for rate in grid]
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"{name}: got {text!r}; expected whole numbers with commas between"
+        raise ValueError(msg) from None
 
 
 def _print(result: Any, command: Task, console: Console) -> None:

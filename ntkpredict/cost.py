@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -27,7 +27,7 @@ class CostModel:
         compile_seconds: building the training step, once.
         batch_seconds: the training step, (5 %, median, 95 %) over the batches measured.
         validation_seconds: one pass over the validation samples, 0 where there are none.
-        batches: how many batches were measured.
+        batches: how many batches were measured; 0 where the costs are interpolated.
     """
 
     compile_seconds: float
@@ -46,6 +46,14 @@ class CostModel:
         validating = steps // steps_per_epoch * self.validation_seconds
         return self.compile_seconds + steps * self.batch_seconds[quantile] + validating
 
+    def steps(self, seconds: float, steps_per_epoch: int) -> int:
+        """The most steps of a run that takes no longer; at least 0."""
+        left = seconds - self.compile_seconds
+        epoch = steps_per_epoch * self.batch_seconds[1] + self.validation_seconds
+        epochs = max(left // epoch, 0)
+        rest = (left - epochs * epoch) // self.batch_seconds[1]
+        return int(max(epochs * steps_per_epoch + min(rest, steps_per_epoch - 1), 0))
+
 
 def measure_cost(
     network: Network,
@@ -54,6 +62,7 @@ def measure_cost(
     *,
     batches: int = 20,
     seconds: float = 3.0,
+    validation_seconds: float | None = None,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> CostModel:
@@ -65,6 +74,7 @@ def measure_cost(
         plan: the plan.
         batches: how many batches to measure, at least 3.
         seconds: stop measuring after this time, but not before 3 batches.
+        validation_seconds: of a validation pass, where it is known already.
         progress: called with (batches done, batches).
         clock: seconds since some moment.
 
@@ -87,12 +97,61 @@ def measure_cost(
         if progress is not None:
             progress(len(durations), batches)
     low, middle, high = np.quantile(durations, [0.05, 0.5, 0.95])
+    if validation_seconds is None:
+        validation_seconds = _validation_seconds(step, state.params, data, clock)
     return CostModel(
         compile_seconds=max(first - middle, 0.0),
         batch_seconds=(float(low), float(middle), float(high)),
-        validation_seconds=_validation_seconds(step, state.params, data, clock),
+        validation_seconds=validation_seconds,
         batches=len(durations),
     )
+
+
+def measure_costs(
+    network: Network,
+    data: Data,
+    plans: Sequence[Plan],
+    *,
+    interpolate: bool = False,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> dict[int, CostModel]:
+    """`measure_cost` once for each batch size, whatever the optimizer.
+
+    Args:
+        network: the network.
+        data: the data.
+        plans: the plans.
+        interpolate: measure the smallest and the largest batch size only; what lies between costs
+            in proportion.
+        progress: called with (batch sizes measured, batch sizes to measure).
+        clock: seconds since some moment.
+    """
+    by_size = {plan.batch_size: plan for plan in reversed(plans)}
+    sizes = sorted(by_size)
+    measured = sorted({sizes[0], sizes[-1]}) if interpolate else sizes
+    costs: dict[int, CostModel] = {}
+    validation_seconds = None
+    for size in measured:
+        costs[size] = measure_cost(
+            network, data, by_size[size], validation_seconds=validation_seconds, clock=clock
+        )
+        validation_seconds = costs[size].validation_seconds
+        if progress is not None:
+            progress(len(costs), len(measured))
+    return {size: costs[size] if size in costs else _between(costs, size) for size in sizes}
+
+
+def _between(costs: dict[int, CostModel], size: int) -> CostModel:
+    (small, low), (large, high) = sorted(costs.items())
+    share = (size - small) / (large - small)
+
+    def mix(a: float, b: float) -> float:
+        return a + share * (b - a)
+
+    a, b, c = map(mix, low.batch_seconds, high.batch_seconds)
+    compiling = mix(low.compile_seconds, high.compile_seconds)
+    return CostModel(compiling, (a, b, c), low.validation_seconds, batches=0)
 
 
 def _validation_seconds(step: TrainingStep, params: Params, data: Data, clock: Clock) -> float:

@@ -19,12 +19,15 @@ from rich.progress import (
 from rich.table import Table
 
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import Interval, predicted_steps
+from ntkpredict.interval import predicted_steps
 from ntkpredict.predict import Report
+from ntkpredict.ranking import Ranking
+from ntkpredict.ranking_table import show_ranking
 from ntkpredict.refine import WeightPath
 from ntkpredict.score import Scores, Summary
 from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
+from ntkpredict.units import duration, interval_text
 from ntkpredict.validate import FRACTIONS, Validation
 from ntkpredict.validity import Validity
 from sde import Stability
@@ -52,8 +55,11 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report | None]:
         yield report
 
 
-def show(console: Console, result: Forecast | Run | Validation | Scores) -> None:
+def show(console: Console, result: Forecast | Run | Validation | Scores | Ranking) -> None:
     """Any of the results."""
+    if isinstance(result, Ranking):
+        show_ranking(console, result)
+        return
     if isinstance(result, Forecast):
         _show_forecast(console, result)
     elif isinstance(result, Run):
@@ -72,9 +78,9 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     else:
         console.print(
             f"[bold]{forecast.until}[/] after about [bold green]{forecast.steps:,.0f} steps[/], "
-            f"{_range(forecast.steps_interval, '')}: "
-            f"[bold green]{_duration(forecast.seconds)}[/], "
-            f"{_range(forecast.seconds_interval, 's')} on this machine"
+            f"{interval_text(forecast.steps_interval, '')}: "
+            f"[bold green]{duration(forecast.seconds)}[/], "
+            f"{interval_text(forecast.seconds_interval, 's')} on this machine"
         )
     table = Table(
         "training loss", "steps", "95 % interval", title="On the way", title_justify="left"
@@ -84,7 +90,9 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
         steps, interval = predicted_steps(forecast.trajectory, target, forecast.validity.clock)
         if steps is not None:
             loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
-            table.add_row(f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", _range(interval, ""))
+            table.add_row(
+                f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", interval_text(interval, "")
+            )
     console.print(table)
     console.print(_validity(forecast.validity), style="dim")
     if forecast.stability is not None:
@@ -150,7 +158,7 @@ def _show_validation(console: Console, validation: Validation) -> None:
         table.add_row(
             row.until,
             _number(row.predicted),
-            _range(row.interval, ""),
+            interval_text(row.interval, ""),
             _number(row.real),
             "-" if row.error is None else f"{row.error:+.1%}",
             {None: "-", True: "yes", False: "[red]no[/]"}[row.covered],
@@ -233,22 +241,3 @@ def _stability(stable: Stability) -> str:
 
 def _number(value: float | None) -> str:
     return "not reached" if value is None else f"{value:,.0f}"
-
-
-def _range(interval: Interval | None, unit: str) -> str:
-    if interval is None:
-        return "-"
-    low, high = interval
-    places = 0 if not unit or low >= 10 else 1
-    upper = f"{high:,.{places}f}" if high is not None else "beyond the budget"
-    return f"{low:,.{places}f} to {upper}{' ' * bool(unit)}{unit}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

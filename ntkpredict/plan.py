@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from itertools import product
+from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float
 
 from sde import CrossEntropy, Objective, SquaredError
 
@@ -29,6 +34,9 @@ class Plan:
         loss: ``"cross_entropy"``, ``"squared_error"`` or an `Objective`.
         seed: of the order of the minibatches.
         name: what messages and records call the optimizer.
+        learning_rate: η, where it is known apart from the rest of the optimizer.
+        direction: what it multiplies: updates are −η_t times those of `direction`. Plans that share
+            it are simulated side by side.
     """
 
     optimizer: optax.GradientTransformation
@@ -37,6 +45,8 @@ class Plan:
     loss: str | Objective = "cross_entropy"
     seed: int = 0
     name: str = field(default="custom optimizer", compare=False)
+    learning_rate: optax.ScalarOrSchedule | None = field(default=None, compare=False)
+    direction: optax.GradientTransformation | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_whole("batch_size", self.batch_size, 1)
@@ -55,6 +65,47 @@ class Plan:
     def description(self) -> str:
         """One line for messages and records."""
         return f"{self.name}, batch size {self.batch_size}"
+
+    def factors(self) -> tuple[optax.GradientTransformation, Float[np.ndarray, " steps"]]:
+        """The direction and the learning rate at each step: the optimizer moves by their product.
+
+        Where they are not known apart, the optimizer itself and a rate of −1.
+        """
+        if self.direction is None or self.learning_rate is None:
+            return self.optimizer, -np.ones(self.max_steps)
+        rate = self.learning_rate
+        rates = rate(jnp.arange(self.max_steps)) if callable(rate) else rate
+        return self.direction, np.broadcast_to(np.asarray(rates, float), self.max_steps)
+
+    @staticmethod
+    def grid(
+        lr: Iterable[float],
+        batch_size: Iterable[int] = (32,),
+        optimizer: Iterable[str] = ("sgd",),
+        **common: Any,
+    ) -> list[Plan]:
+        """Every combination of learning rates, batch sizes and optimizers.
+
+        Args:
+            lr: learning rates.
+            batch_size: batch sizes.
+            optimizer: ``"sgd"`` or ``"adamw"``.
+            **common: passed on to `Plan.sgd` and `Plan.adamw`; `momentum` and `nesterov` to the
+                former alone.
+
+        Raises:
+            ValueError: an unknown optimizer, or a value outside of its range.
+        """
+        plans = []
+        for name, size, rate in product(optimizer, batch_size, lr):
+            if name not in OPTIMIZERS:
+                msg = f"optimizer: got {name!r}; expected one of {OPTIMIZERS}"
+                raise ValueError(msg)
+            make = Plan.sgd if name == "sgd" else Plan.adamw
+            own = {"momentum", "nesterov"} if name != "sgd" else set()
+            given = {key: value for key, value in common.items() if key not in own}
+            plans.append(make(rate, batch_size=size, **given))
+        return plans
 
     @staticmethod
     def sgd(
@@ -89,13 +140,10 @@ class Plan:
         if not 0 <= momentum < 1:
             msg = f"momentum: got {momentum}; expected 0 <= momentum < 1"
             raise ValueError(msg)
-        optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.sgd(_schedule(lr, schedule, max_steps), momentum or None, nesterov),
-        )
         name = f"sgd, lr {lr:g}, momentum {momentum:g}{', nesterov' * nesterov}"
-        return Plan(
-            optimizer,
+        return _factored(
+            _velocity(momentum, nesterov, weight_decay),
+            _schedule(lr, schedule, max_steps),
             batch_size,
             max_steps,
             loss,
@@ -129,9 +177,39 @@ class Plan:
             ValueError: an argument outside of its range.
         """
         _check_rate(lr, weight_decay)
-        optimizer = optax.adamw(_schedule(lr, schedule, max_steps), weight_decay=weight_decay)
-        name = _named(f"adamw, lr {lr:g}", weight_decay, schedule)
-        return Plan(optimizer, batch_size, max_steps, loss, seed, name)
+        return _factored(
+            _adam(weight_decay),
+            _schedule(lr, schedule, max_steps),
+            batch_size,
+            max_steps,
+            loss,
+            seed,
+            _named(f"adamw, lr {lr:g}", weight_decay, schedule),
+        )
+
+
+def _factored(
+    direction: optax.GradientTransformation,
+    rate: optax.ScalarOrSchedule,
+    batch_size: int,
+    max_steps: int,
+    loss: str | Objective,
+    seed: int,
+    name: str,
+) -> Plan:
+    optimizer = optax.chain(direction, optax.scale_by_learning_rate(rate))
+    return Plan(optimizer, batch_size, max_steps, loss, seed, name, rate, direction)
+
+
+@lru_cache  # one object for all learning rates: plans that share it are simulated together
+def _velocity(momentum: float, nesterov: bool, weight_decay: float) -> optax.GradientTransformation:
+    trace = optax.trace(momentum, nesterov) if momentum else optax.identity()
+    return optax.chain(optax.add_decayed_weights(weight_decay), trace)
+
+
+@lru_cache
+def _adam(weight_decay: float) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay))
 
 
 def _schedule(lr: float, schedule: Schedule, max_steps: int) -> optax.ScalarOrSchedule:

@@ -90,11 +90,11 @@ def predict(
     """
     until = TargetLoss(relative=0.1) if until is None else until
     _check_options(network, budget, samples, mode, kernel, solver, seeds)
-    outputs = _check(network, data, plan)
+    outputs = check_task(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
-    watch = _Watch(clock)
+    watch = Watch(clock)
     cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
-    _refuse_if_met(until, TrainingStep(network, data, plan))
+    refuse_if_met(until, TrainingStep(network, data, plan))
     watch.lap("cost of a batch")
     simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
     problem = simulation.problem(mode, projection, report("tangent features"))
@@ -120,14 +120,14 @@ def predict(
         watch.lap("second simulation")
     validity = Validity.of(simulation.signals(problem, trajectory, frozen, stable, path))
     steps, interval = predicted_steps(trajectory, until, validity.clock)
-    seconds, seconds_interval = _seconds(cost, data.samples // plan.batch_size, steps, interval)
+    seconds, seconds_interval = in_seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
         steps=steps,
         steps_interval=interval,
         stopping_times=stopping_times(trajectory, until, validity.clock),
         seconds=seconds,
         seconds_interval=seconds_interval,
-        reason=None if steps is not None else _reason(trajectory, stable),
+        reason=None if steps is not None else reason_of(trajectory, stable),
         trajectory=trajectory,
         stability=stable,
         validity=validity,
@@ -142,20 +142,23 @@ def predict(
         solver=solved_by.name,
         samples=problem.samples,
         forecast_seconds=watch.laps,
-        notes=_notes(data, problem, stable),
+        notes=notes_of(data, problem, stable),
         versions={
             name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
         },
     )
 
 
-class _Watch:
+class Watch:
+    """Seconds by phase."""
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last = clock()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
+        """A phase has ended."""
         now = self._clock()
         self.laps[name], self._last = now - self._last, now
 
@@ -205,11 +208,18 @@ def _check_options(
             raise ValueError(msg)
 
 
-def _check(network: Network, data: Data, plan: Plan) -> int:
+def check_task(network: Network, data: Data, plan: Plan) -> int:
+    """Refuse what cannot be forecast; the number of the network's outputs."""
     outputs = check(network, data.train[0])
     for split in (data.train, data.validation):
         if split is not None:
             plan.objective.targets(split[1], outputs)
+    check_optimizer(plan)
+    return outputs
+
+
+def check_optimizer(plan: Plan) -> None:
+    """Refuse an optimizer that cannot be forecast."""
     if not (is_rotation_equivariant(plan.optimizer) or is_coordinate_wise(plan.optimizer)):
         msg = (
             f"optimizer: {plan.name} cannot be forecast: it treats neither all directions alike, "
@@ -218,10 +228,10 @@ def _check(network: Network, data: Data, plan: Plan) -> int:
             "(weight decay, schedules; no clipping by global norm, a small eps)"
         )
         raise ValueError(msg)
-    return outputs
 
 
-def _refuse_if_met(until: StoppingRule, step: TrainingStep) -> None:
+def refuse_if_met(until: StoppingRule, step: TrainingStep) -> None:
+    """Refuse a target that is met before training."""
     start = {
         split: Curve(np.array([[loss]]), np.array([[accuracy]]))
         for split in step.evaluated
@@ -231,9 +241,10 @@ def _refuse_if_met(until: StoppingRule, step: TrainingStep) -> None:
     until.steps(point, complete=False)
 
 
-def _seconds(
+def in_seconds(
     cost: CostModel, epoch: int, steps: float | None, interval: Interval | None
 ) -> tuple[float | None, Interval | None]:
+    """Steps and their interval, in seconds on this machine."""
     if steps is None or interval is None:
         return None, None
     low, high = interval
@@ -241,7 +252,8 @@ def _seconds(
     return cost.seconds(steps, epoch), (cost.seconds(low, epoch, quantile=0), longest)
 
 
-def _reason(trajectory: Trajectory, stable: Stability | None) -> str:
+def reason_of(trajectory: Trajectory, stable: Stability | None) -> str:
+    """Why a target is not reached, and what to expect instead."""
     loss = trajectory.train.loss
     if trajectory.diverged.mean() > 0.5:
         cause = "lower the learning rate"
@@ -259,7 +271,8 @@ def _reason(trajectory: Trajectory, stable: Stability | None) -> str:
     )
 
 
-def _notes(data: Data, problem: Problem, stable: Stability | None) -> tuple[str, ...]:
+def notes_of(data: Data, problem: Problem, stable: Stability | None) -> tuple[str, ...]:
+    """What to keep in mind."""
     notes = []
     if problem.samples < data.samples:
         notes.append(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from linearize import (
     CountSketch,
@@ -39,9 +41,11 @@ from sde import (
     Trajectory,
     extrapolate,
     head_directions,
+    head_kernel,
     head_path,
     is_coordinate_wise,
     log_grid,
+    observe_rates,
     stable_growth,
 )
 
@@ -64,6 +68,8 @@ class Simulation:
             half of them are two batches); a quarter as many for validation.
         seeds: how many minibatch orders, the plan's own first.
         until: the stopping rule; the curves have the points that it needs.
+        beside: other plans of its kind that are simulated on the same samples and features; they
+            differ from it in optimizer and batch size only.
     """
 
     def __init__(
@@ -75,18 +81,21 @@ class Simulation:
         samples: int,
         seeds: int,
         until: StoppingRule,
+        beside: Sequence[Plan] = (),
     ) -> None:
         self._network = network
         self._plan = plan
+        self._plans = (plan, *beside)
         self._samples = data.samples
-        looked_at = max(samples // 2 * 2, 4 * plan.batch_size)
+        largest = max(plan.batch_size for plan in self._plans)
+        looked_at = max(samples // 2 * 2, 4 * largest)
         self._split = take(data.train, subset_index(data.samples, looked_at))
         self._held_out = None
         if data.validation is not None:
             count = max(samples // 4, 2)
             self._held_out = take(data.validation, subset_index(len(data.validation[1]), count))
         self._outputs = outputs
-        self._grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
+        self.grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
         self._path = jnp.zeros((1, 0, 0, 0))
 
@@ -180,9 +189,9 @@ class Simulation:
                 form generalise is closer to what the frozen ones do at the same training loss.
         """
         if problem.samples == self._samples:
-            trajectory = solver.solve(problem, self._grid, progress)
+            trajectory = solver.solve(problem, self.grid, progress)
         else:
-            trajectory = extrapolate(solver, problem, self._samples, self._grid, progress)
+            trajectory = extrapolate(solver, problem, self._samples, self.grid, progress)
         return trajectory if frozen is None else trajectory.generalizing_like(frozen)
 
     def _training(
@@ -193,8 +202,30 @@ class Simulation:
 
     def _directions(self, still: Examples) -> Array:
         """The directions of feature space that the head will read, from training it alone."""
-        self._path = head_path(self._training(still, self._seeds[:2]), self._grid)
-        return head_directions(self._path, max(1, 2 * (self._outputs - 1)))
+        pilot = self._training(still, self._seeds[:2])
+        count = max(1, 2 * (self._outputs - 1))
+        if len(self._plans) == 1:
+            self._path = head_path(pilot, self.grid)
+            return head_directions(self._path, count)
+        paths = self._paths(pilot)
+        moved = jnp.abs(paths[:, :, -1] - paths[:, :, 0]).sum((1, 2, 3))
+        self._path = paths[jnp.argsort(moved)[len(paths) // 2]]  # a head that moves as most do
+        # Every plan counts alike, however large its head grows.
+        sizes = jnp.linalg.norm(jnp.nan_to_num(paths).reshape(len(paths), -1), axis=1)
+        alike = jnp.nan_to_num(paths) / sizes[:, None, None, None, None]
+        return head_directions(alike.reshape(-1, *paths.shape[2:]), count)
+
+    def _paths(self, pilot: Problem) -> Float[Array, "plans seeds grid features outputs"]:
+        """The head's way with each optimizer, at this plan's own batch size."""
+        rates: dict[Any, dict[bytes, Any]] = {}
+        for plan in self._plans:
+            direction, rate = plan.factors()
+            rates.setdefault(direction, {})[rate.tobytes()] = rate
+        ways = [
+            observe_rates(pilot, direction, np.stack(list(group.values())), self.grid, head_kernel)
+            for direction, group in rates.items()
+        ]
+        return jnp.concatenate(ways)
 
     def _scaled_sketch(self, still: HeadExactTangent | None) -> Projection:
         """Of the body's coordinates, by how large their gradients are while the head trains."""
@@ -209,7 +240,7 @@ class Simulation:
             )
             return _sketch(moments)
         # One moment of the head's training for each minibatch.
-        times = np.linspace(0, len(self._grid) - 1, _MOMENT_BATCHES).astype(int)
+        times = np.linspace(0, len(self.grid) - 1, _MOMENT_BATCHES).astype(int)
         parts = []
         for i, kernel in enumerate(self._path[0, times[: -(-len(labels) // size)]]):
             part = slice(i * size, min((i + 1) * size, len(labels)))

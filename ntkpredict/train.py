@@ -234,10 +234,10 @@ def _fingerprint(network: Network, data: Data, plan: Plan) -> dict[str, Any]:
     return {
         "network": network.name,
         "parameters": network.parameter_count,
-        "weights": _digest((network.params, network.frozen)),
+        "weights": digest((network.params, network.frozen)),
         "data": data.name,
         "samples": data.samples,
-        "contents": _digest((data.train, data.validation)),
+        "contents": digest((data.train, data.validation)),
         "plan": plan.description,
         "max_steps": plan.max_steps,
         "loss": str(plan.loss),
@@ -245,7 +245,7 @@ def _fingerprint(network: Network, data: Data, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _digest(tree: Any) -> str:
+def digest(tree: Any) -> str:
     """SHA-256 of the arrays of a tree and their places."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

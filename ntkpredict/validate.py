@@ -9,10 +9,12 @@ from typing import Any
 from linearize import Network
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
+from ntkpredict.history import History
 from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.plan import Plan
 from ntkpredict.predict import Report, predict
 from ntkpredict.record import to_plain, write
+from ntkpredict.remember import remember
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.train import Run, train
 
@@ -93,6 +95,7 @@ def validate(
     plan: Plan,
     until: StoppingRule | None = None,
     *,
+    history: History | None = None,
     report: Report | None = None,
     **options: Any,
 ) -> Validation:
@@ -103,6 +106,7 @@ def validate(
         data: the data.
         plan: the plan.
         until: the stopping rule; a tenth of the initial training loss where None.
+        history: where both are kept, if anywhere.
         report: for progress bars.
         **options: passed on to `predict`.
 
@@ -113,6 +117,7 @@ def validate(
     report = report or (lambda _: lambda _done, _total: None)
     forecast = predict(network, data, plan, until, report=report, **options)
     run = train(network, data, plan, until, progress=report("training for real"))
+    remember(history, network, data, plan, until, forecast, run)
     spent = sum(forecast.forecast_seconds.values())
     return Validation(forecast, run, compare_targets(forecast, run, until), run.seconds / spent)
 

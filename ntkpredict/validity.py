@@ -96,7 +96,7 @@ def difference(frozen: Trajectory, growing: Trajectory) -> float:
         return MOST
     until = moving > TENTH * moving[0]
     tiny = np.finfo(float).tiny
-    ratio = np.log(np.fmax(still[until], tiny) / np.fmax(moving[until], tiny))
+    ratio = np.log(np.fmax(still[until], tiny)) - np.log(np.fmax(moving[until], tiny))
     return float(min(np.abs(ratio).max(initial=0), MOST))
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from linearize.types import Params
 from sde.problem import Problem
 from sde.rollout import Grid
 from sde.training import observe
@@ -16,7 +17,12 @@ def head_path(pilot: Problem, grid: Grid) -> Float[Array, "seeds grid features o
             head alone).
         grid: the steps at which W is looked at.
     """
-    return observe(pilot, grid, lambda _, params: params["head"]["kernel"])
+    return observe(pilot, grid, head_kernel)
+
+
+def head_kernel(_: Problem, params: Params) -> Float[Array, "features outputs"]:
+    """W, as an observation."""
+    return params["head"]["kernel"]
 
 
 def head_directions(

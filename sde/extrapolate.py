@@ -32,14 +32,31 @@ def extrapolate(
         grid: as for `Solver.solve`.
         progress: called with (steps done, steps in all).
     """
-    m = problem.samples
-    parts = [slice(m), slice(m // 2), slice(m // 2, m)]
-    whole, *halves = (
-        solver.solve(problem.take(index), grid, part(progress, i, 3))
-        for i, index in enumerate(parts)
+    m, parts = problem.samples, subsets(problem.samples)
+    return onward(
+        *(
+            solver.solve(problem.take(index), grid, part(progress, i, 3))
+            for i, index in enumerate(parts)
+        ),
+        share=m / samples,
     )
+
+
+def subsets(samples: int) -> list[slice]:
+    """All of the samples, and their two halves."""
+    return [slice(samples), slice(samples // 2), slice(samples // 2, samples)]
+
+
+def onward(whole: Trajectory, *halves: Trajectory, share: float) -> Trajectory:
+    """The last step of `extrapolate`.
+
+    Args:
+        whole: the curves of the subset.
+        halves: of its halves.
+        share: m/N.
+    """
     diverged = np.any([curve.diverged for curve in (whole, *halves)], axis=0)
-    reach = np.where(diverged, 0.0, 1 - m / samples)[:, None]
+    reach = np.where(diverged, 0.0, 1 - share)[:, None]
     train = _onward(whole.train, [half.train for half in halves], reach)
     upwards = Curve(np.maximum(train.loss, whole.train.loss), train.accuracy)
     validated = None

@@ -123,5 +123,11 @@ def stable_growth(
     descent = as_gradient_descent(optimizer, steps)
     if descent is None or critical_rate is None:
         return np.full(1, np.inf, np.float32)
-    rates = np.maximum(np.asarray(descent.learning_rate), 1e-30)
-    return np.maximum(critical_rate / rates, 1).astype(np.float32)
+    return growth_bound(np.asarray(descent.learning_rate), critical_rate)
+
+
+def growth_bound(
+    rates: Float[np.ndarray, " steps"], critical_rate: float
+) -> Float[np.ndarray, " steps"]:
+    """`stable_growth` at known learning rates."""
+    return np.maximum(critical_rate / np.maximum(rates, 1e-30), 1).astype(np.float32)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from sde.problem import Problem
+from linearize.types import Params
+from sde.problem import Examples, Problem
 
 _FOREVER = 1e30
 
@@ -79,3 +82,29 @@ class BatchNoise(NamedTuple):
         fresh = jnp.sqrt(bridged(rest, self.period)) * normals[1]
         ends = jnp.isclose(since + duration, self.restart) | (after > 0)
         return jnp.where(ends, fresh, level + change), change + fresh
+
+
+def noise_scale(problem: Problem) -> float:
+    """Tr Σ/|G|² at the initial parameters: how many samples a gradient needs to beat its noise.
+
+    G is the mean gradient and Σ the covariance of the samples' own. Both are estimated without
+    bias; infinite where nothing of the gradient stands out.
+
+    Source: McCandlish et al. 2018, arXiv:1812.06162.
+    """
+    count = problem.samples
+
+    @jax.jit
+    def gradients(train: Examples, params: Params) -> tuple[Array, Array]:
+        def one(index: Array) -> Array:
+            sample = train.take(index[None])
+            slope = jax.grad(lambda p: sample.losses(p, problem.objective).mean())(params)
+            return ravel_pytree(slope)[0]
+
+        each = jax.lax.map(one, jnp.arange(count))
+        mean = each.mean(0)
+        return jnp.sum(mean**2), jnp.sum((each - mean) ** 2) / (count - 1)
+
+    square, spread = map(float, gradients(problem.train, problem.train.model.initial()))
+    signal = square - spread / count
+    return spread / signal if signal > 0 else float("inf")

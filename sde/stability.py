@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from scipy.sparse.linalg import LinearOperator, eigsh
+from jaxtyping import Array, Float
 
 from linearize import LinearTangent, kernel_trace
+from linearize.types import Params
 from sde.descent import GradientDescent, as_gradient_descent
 from sde.noise import BatchNoise
-from sde.objective import SquaredError
-from sde.problem import Problem
-from sde.training import observe
+from sde.objective import Objective, SquaredError
+from sde.problem import Examples, Problem
+from sde.training import train_all
+
+_MOST_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
@@ -60,27 +67,45 @@ def stability(problem: Problem, steps: int) -> Stability | None:
     move, and for networks without a gradient.
     """
     descent = as_gradient_descent(problem.optimizer, steps)
-    if descent is None:
-        return None
-    rate = float(descent.learning_rate.max())
-    step, decay = critical_step(descent), float(descent.weight_decay)
-    at_start = sharpness(problem)
+    return None if descent is None else stabilities(problem, [descent], steps)[0]
+
+
+def stabilities(
+    problem: Problem, descents: Sequence[GradientDescent], steps: int
+) -> list[Stability | None]:
+    """`stability` for other optimizers than the problem's own, which is passed over."""
+    start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
+    ((at_start, trace),) = _shape(problem, start)
     if not at_start:
-        return None
-    points = [problem]
+        return [None] * len(descents)
+    shapes = [[(at_start, trace)] for _ in descents]
     if not (
         isinstance(problem.train.model, LinearTangent)
         and isinstance(problem.objective, SquaredError)
     ):
-        # Slow enough to be stable itself: the path is the same, on another clock.
-        slow = min(1.0, 0.05 * step / (rate * (at_start + decay)))
-        points += _path(problem, descent, slow, steps)
-    sharpest = max([at_start, *(sharpness(point) for point in points[1:])])
+        path = _path(problem, [_slowed(descent, at_start) for descent in descents], steps)
+        flat = jax.tree.map(lambda leaf: jnp.concatenate(list(leaf)), path)
+        along = _shape(problem, flat)
+        count = len(along) // len(descents)
+        for i, points in enumerate(shapes):
+            mine = along[i * count : (i + 1) * count]
+            points += [point for point in mine if np.isfinite(point).all()]
+    return [
+        _stability(problem, descent, points)
+        for descent, points in zip(descents, shapes, strict=True)
+    ]
+
+
+def _stability(
+    problem: Problem, descent: GradientDescent, points: list[tuple[float, float]]
+) -> Stability:
+    """From the sharpness and the kernel's trace at some points."""
+    rate, sharpest = float(descent.learning_rate.max()), max(sharp for sharp, _ in points)
     return Stability(
         learning_rate=rate,
         effective_learning_rate=rate / (1 - float(descent.momentum)),
-        critical_learning_rate=step / (sharpest + decay),
-        noise_mass=max(noise_mass(point, descent) for point in points),
+        critical_learning_rate=critical_step(descent) / (sharpest + float(descent.weight_decay)),
+        noise_mass=max(_noise_mass(problem, descent, trace) for _, trace in points),
         sharpness=sharpest,
     )
 
@@ -93,52 +118,120 @@ def critical_step(descent: GradientDescent) -> float:
 
 def noise_mass(problem: Problem, descent: GradientDescent) -> float:
     """See `Stability`; at the initial parameters."""
+    return _noise_mass(problem, descent, float(kernel_trace(problem.train.model)))
+
+
+def _noise_mass(problem: Problem, descent: GradientDescent, trace: float) -> float:
     outputs = problem.train.targets.shape[1]
-    trace = float(kernel_trace(problem.train.model)) / (problem.samples * outputs)
     effective = float(np.max(descent.learning_rate) / (1 - descent.momentum))
-    return effective * trace / 2 * float(BatchNoise.of(problem).variance())
+    variance = float(BatchNoise.of(problem).variance())
+    return effective * trace / (problem.samples * outputs) / 2 * variance
 
 
 def sharpness(problem: Problem) -> float:
-    """See `Stability`; at the initial parameters, by Lanczos iteration."""
-    params = problem.train.model.initial()
-    flat, unravel = ravel_pytree(params)
-    if not flat.size:
-        return 0.0
+    """See `Stability`; at the initial parameters."""
+    start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
+    return _shape(problem, start)[0][0]
 
-    @jax.jit
-    def product(problem: Problem, vector: jax.Array) -> jax.Array:
-        model, targets = problem.train
-        outputs, moved = jax.jvp(model, (params,), (unravel(vector),))
 
-        def slope(outputs: jax.Array) -> jax.Array:
-            return jax.grad(lambda f: problem.objective.loss(f, targets).mean())(outputs)
+def _shape(problem: Problem, points: Params) -> list[tuple[float, float]]:
+    """The sharpness and the kernel's trace at some parameters, stacked; by Lanczos iteration."""
+    train, objective = problem.train, problem.objective
+    first = jax.tree.map(lambda leaf: leaf[0], points)
+    unravel = ravel_pytree(first)[1]
+    traces = np.asarray(_traces(train, points), float)
+
+    def product(vectors: np.ndarray) -> np.ndarray:
+        moves = jax.vmap(unravel)(jnp.asarray(vectors, ravel_pytree(first)[0].dtype))
+        return np.asarray(_curve(train, points, moves, objective), float)
+
+    size = ravel_pytree(first)[0].size
+    return list(zip(_largest(product, len(traces), size).tolist(), traces.tolist(), strict=True))
+
+
+@partial(jax.jit, static_argnames="objective")
+def _curve(
+    train: Examples, points: Params, moves: Params, objective: Objective
+) -> Float[Array, "points parameters"]:
+    """The Gauss-Newton matrix of each point times its move."""
+
+    def curve(params: Params, move: Params) -> Array:
+        outputs, moved = jax.jvp(train.model, (params,), (move,))
+
+        def slope(outputs: Array) -> Array:
+            return jax.grad(lambda f: objective.loss(f, train.targets).mean())(outputs)
 
         curved = jax.jvp(slope, (outputs,), (moved,))[1]
-        return ravel_pytree(jax.vjp(model, params)[1](curved)[0])[0]
+        return ravel_pytree(jax.vjp(train.model, params)[1](curved)[0])[0]
 
-    def matvec(vector: np.ndarray) -> np.ndarray:
-        return np.asarray(product(problem, np.asarray(vector, flat.dtype).reshape(-1)))
-
-    start = np.random.default_rng(0).normal(size=flat.size).astype(flat.dtype)
-    once = matvec(start)
-    if flat.size == 1 or not once.any():
-        return float(once[0] / start[0])
-    operator = LinearOperator((flat.size, flat.size), matvec=matvec, dtype=flat.dtype)
-    return float(eigsh(operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False)[0])
+    return jax.vmap(curve)(points, moves)
 
 
-def _path(problem: Problem, descent: GradientDescent, slow: float, steps: int) -> list[Problem]:
-    """The problem seen from three points of its own training."""
-    slower = descent._replace(learning_rate=descent.learning_rate * slow)
-    traced = replace(
-        problem, seeds=problem.seeds[:1], optimizer=slower.transformation(), validation=None
-    )
+@jax.jit
+def _traces(train: Examples, points: Params) -> Float[Array, " points"]:
+    return jax.lax.map(lambda params: kernel_trace(train.model.at(params)), points)
+
+
+def _largest(
+    product: Callable[[np.ndarray], np.ndarray], count: int, size: int
+) -> Float[np.ndarray, " matrices"]:
+    """The largest eigenvalue of each of several symmetric matrices, to 1e-4 or so.
+
+    Lanczos iteration with full orthogonalisation, for all of them side by side; not a number where
+    the matrix is not finite.
+    """
+    if not size:
+        return np.zeros(count)
+    random = np.random.default_rng(0).normal(size=size)
+    basis = [np.tile(random / np.linalg.norm(random), (count, 1))]
+    projected = np.zeros((count, 0, 0))
+    values = np.zeros(count)
+    for _ in range(min(size, _MOST_ITERATIONS)):
+        image = product(basis[-1])
+        broken = ~np.isfinite(image).all(axis=1)
+        image[broken] = 0
+        vectors = np.stack(basis)
+        overlaps = np.einsum("ipd,pd->pi", vectors, image)
+        grown = np.zeros((count, len(basis), len(basis)))
+        grown[:, :-1, :-1] = projected
+        grown[:, -1, :], grown[:, :, -1] = overlaps, overlaps
+        projected = grown
+        before, values = values, np.where(broken, np.nan, np.linalg.eigvalsh(projected)[:, -1])
+        if np.all(~(np.abs(values - before) > 1e-5 * np.abs(values))):
+            break
+        for _ in range(2):  # once more against rounding
+            image = image - np.einsum(
+                "ipd,pi->pd", vectors, np.einsum("ipd,pd->pi", vectors, image)
+            )
+        length = np.linalg.norm(image, axis=1, keepdims=True)
+        basis.append(image / np.where(length > 0, length, 1))
+    return values
+
+
+def _slowed(descent: GradientDescent, at_start: float) -> GradientDescent:
+    """Slow enough to be stable itself: the path is the same, on another clock."""
+    rate, decay = float(descent.learning_rate.max()), float(descent.weight_decay)
+    slow = min(1.0, 0.05 * critical_step(descent) / (rate * (at_start + decay)))
+    return descent._replace(learning_rate=descent.learning_rate * slow)
+
+
+def _path(problem: Problem, descents: Sequence[GradientDescent], steps: int) -> Params:
+    """The parameters at three points of the training with each optimizer, (plans, points, ...)."""
+    traced = replace(problem, seeds=problem.seeds[:1], validation=None)
     grid = np.unique([max(steps // 30, 1), max(steps // 5, 1), steps])
-    path = observe(traced, grid, lambda _, params: params)
-    points = [jax.tree.map(lambda leaf: leaf[0, i], path) for i in range(len(grid))]  # noqa: B023
-    return [
-        problem.at(point)
-        for point in points
-        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(point))
-    ]
+
+    @jax.jit
+    def run(problem: Problem, plans: GradientDescent, orders: Array) -> Any:
+        return train_all(
+            problem,
+            GradientDescent.transformation,
+            plans,
+            orders,
+            grid,
+            lambda _, params: params,
+            None,
+        )
+
+    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), float), *descents)
+    path = run(traced, stacked, traced.orders(steps))
+    return jax.tree.map(lambda leaf: leaf[:, 0], path)

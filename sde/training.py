@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from linearize.types import Params, Progress
 from sde.problem import Problem
@@ -20,7 +21,7 @@ from sde.rollout import Grid, rollout
 Carry: TypeAlias = tuple[Params, Any]
 Observation: TypeAlias = Callable[[Problem, Params], Any]
 
-_ENOUGH = 16
+ENOUGH = 16
 """Samples to tell the growth from; a smaller minibatch takes the same ones at every step."""
 
 
@@ -59,11 +60,24 @@ def gradient_step(
     carry: Carry,
     index: Array,
     step: Array | int,
+    *,
+    seen: Array | None = None,
+    still: Array | bool = False,
 ) -> Carry:
     """One step on the minibatch of these samples.
 
     A kernel that grows is a Jacobian that does: both what comes back through it, before the
     optimizer, and what goes forth, after.
+
+    Args:
+        problem: what is trained.
+        optimizer: with what.
+        carry: the parameters and the state of the optimizer.
+        index: the samples.
+        step: of training.
+        seen: the samples to tell the growth from, where the minibatch is too small for that; the
+            first ones where None.
+        still: whether the kernel is frozen all the same.
     """
     params, state = carry
     batch = problem.train.take(index)
@@ -71,11 +85,38 @@ def gradient_step(
     if problem.growth is None:
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
-    seen = index if len(index) >= _ENOUGH else jnp.arange(min(_ENOUGH, problem.samples))
+    if len(index) >= ENOUGH:
+        seen = index
+    elif seen is None:
+        seen = jnp.arange(min(ENOUGH, problem.samples))
     model = problem.train.model.take(seen)
-    scale = problem.growth.take(seen).scale(model, params, step)
+    scale = jnp.where(still, 1, problem.growth.take(seen).scale(model, params, step))
     updates, state = optimizer.update(_scaled_body(gradient, scale), state, params)
     return optax.apply_updates(params, _scaled_body(updates, scale)), state
+
+
+def observe_rates(
+    problem: Problem,
+    direction: optax.GradientTransformation,
+    rates: Float[np.ndarray, "plans steps"],
+    grid: Grid,
+    observation: Observation,
+) -> Any:
+    """`observe` for optimizers that are −η_t times the same direction, side by side.
+
+    Returns:
+        What `observation` returns, with three more leading axes (plans, seeds, grid).
+    """
+
+    @jax.jit
+    def run(problem: Problem, rates: Array, orders: Array) -> Any:
+        def optimizer(rate: Array) -> optax.GradientTransformation:
+            schedule = optax.scale_by_schedule(lambda count: -rate[count])
+            return optax.chain(direction, schedule)
+
+        return train_all(problem, optimizer, rates, orders, grid, observation, None)
+
+    return run(problem, jnp.asarray(rates, float), problem.orders(int(grid[-1])))
 
 
 def _scaled_body(tree: Params, scale: Array) -> Params:

@@ -44,6 +44,11 @@ class Trajectory:
         """The same curves with one row, the mean over the seeds."""
         return self._reduce(lambda values: values.mean(axis=0, keepdims=True))
 
+    def first(self, count: int) -> Trajectory:
+        """The first points of the grid."""
+        cut = self._reduce(lambda values: values[:, :count])
+        return Trajectory(self.steps[:count], cut.train, cut.validation)
+
     def slowed(self, factor: float) -> Trajectory:
         """The same curves on a clock slower by a factor: what was at step t is at factor · t."""
         source = self.steps / factor

@@ -32,6 +32,15 @@ def tfds_folder(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def history_file(tmp_path_factory):
+    """The history of this process and its children, never the one in the home folder."""
+    path = tmp_path_factory.mktemp("history") / "history.sqlite"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NTKPREDICT_HISTORY", str(path))
+        yield path
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Double precision, for oracles that must agree to many digits."""

@@ -51,3 +51,13 @@ def test_the_progress_experiment_runs_on_two_recorded_runs(tmp_path):
         assert shares["ours"]["0.75"]["covered"] >= 0.5
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "validation_loss" in (tmp_path / "panel.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("optimized")
+def test_the_compare_experiment_runs_on_one_small_case(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "compare" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    assert [row["plans"] for row in results["comparisons"]] == [1, 2]
+    for row in results["alone"]:
+        assert row["compare"] == pytest.approx(row["predict"], rel=0.05)
+    assert (tmp_path / "figure.png").exists()

@@ -28,11 +28,11 @@ def linear():
     return ntp.Network.from_function(_affine, params, head="head", name="linear")
 
 
-def mlp(trainable=None):
+def mlp(trainable=None, hidden=HIDDEN):
     """One hidden layer and a head."""
     random = np.random.default_rng(4)
-    body = random.normal(size=(INPUTS, HIDDEN)) / np.sqrt(INPUTS)
-    params = {"body": body.astype(np.float32), "head": _head(HIDDEN, 5)}
+    body = random.normal(size=(INPUTS, hidden)) / np.sqrt(INPUTS)
+    params = {"body": body.astype(np.float32), "head": _head(hidden, 5)}
     return ntp.Network.from_function(
         lambda params, x: _affine(params, jnp.tanh(x @ params["body"])),
         params,

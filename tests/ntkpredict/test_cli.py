@@ -264,6 +264,77 @@ class TestResults:
         assert command(kind, *task, "--budget", text).code == 130
         assert seen == [pytest.approx(share)]
 
+    def test_compare_as_json(self, command, task, tmp_path):
+        outcome = command(
+            *("compare", *task, "--lr", "0.01:0.1:3"),
+            *("--machine", "a:3.6USD/h", "--machine", "b:7.2USD/h:4x", "--by", "price"),
+            *("--json", "--save", tmp_path / "ranking.json"),
+        )
+        assert outcome.code == 0
+        read = ntp.Ranking.load(tmp_path / "ranking.json")
+        assert json.loads(json.dumps(read.to_dict())) == outcome.result
+        assert len(read.candidates) == 6
+        assert {c.learning_rate for c in read.candidates} == {0.01, 0.03162, 0.1}
+        assert read.best.machine.name == "b"
+        assert read.best.price == min(c.value("price") for c in read.candidates)
+
+    def test_compare_for_people(self, command, task):
+        outcome = command("compare", *task, "--lr", "1e-4,0.02", "--within", "30steps")
+        assert outcome.code == 0
+        assert "Least seconds to loss<=0.5x within 30steps: sgd, lr 0.02" in outcome.out
+        assert "the best with a probability of" in outcome.out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--lr", "a"), "lr: got 'a'; expected such as"),
+            (("--lr", "0:1:3"), "lr: got '0:1:3'; expected such as"),
+            (("--batch-size", "8,x"), "batch-size: got 'x'; expected"),
+            (("--optimizer", "sgd,x"), "optimizer: got 'x'; expected one of"),
+            (("--within", "1"), "within: got '1'; expected"),
+            (("--machine", "a:b"), "machine: got 'a:b'; expected"),
+            (("--by", "price"), "machines: this machine has no price"),
+        ],
+    )
+    def test_compare_of_what_cannot_be(self, command, task, arguments, message):
+        outcome = command("compare", *task, *arguments)
+        assert outcome.code == 1
+        assert outcome.err.startswith(f"ntkpredict: {message}")
+
+    def test_history_keeps_forecasts_and_runs(self, command, task, tmp_path):
+        path = tmp_path / "history.sqlite"
+        kept = ("--history", path)
+        assert command("history", "list", "--json", *kept).out == ""
+        assert command("validate", *task, *kept, "--json").code == 0
+        assert command("train", *task, *kept, "--json").code == 0
+        assert command("train", *task, "--history", "off", "--json").code == 0
+        exported = command("history", "export", *kept).out.splitlines()
+        forecast, run, trained = map(json.loads, exported)
+        assert [r["kind"] for r in (forecast, run, trained)] == ["forecast", "run", "run"]
+        assert forecast["session"] == run["session"] != trained["session"]
+        assert forecast["task"] == run["task"] == trained["task"]
+        assert forecast["result"]["until"] == "loss<=0.5x"
+        assert run["result"]["steps"] == trained["result"]["steps"] > 0
+        assert "linear on points: sgd," in command("history", "list", *kept).out
+        assert command("history", "show", 2, *kept).result == run
+        assert command("history", "forget", 1, *kept).out.startswith("forgot 1 records")
+        for arguments, message in (
+            (("show", 1), "ids: no records [1]"),
+            (("forget",), "ids: got none to forget"),
+        ):
+            outcome = command("history", *arguments, *kept)
+            assert outcome.code == 1
+            assert outcome.err.startswith(f"ntkpredict: {message}")
+        assert command("history", "forget", "--all", *kept).out.startswith("forgot 2 records")
+        assert command("history", "list", "--history", "off").code == 1
+
+    def test_a_history_that_cannot_be_written_is_a_warning(self, command, task, tmp_path):
+        (tmp_path / "none").write_text("x" * 5000)
+        with pytest.warns(UserWarning, match="not kept: history: "):
+            outcome = command("train", *task, "--history", tmp_path / "none", "--json")
+        assert outcome.code == 0
+        assert outcome.result["steps"] > 0
+
     def test_train_as_json(self, command, task, tmp_path):
         outcome = command("train", *task, "--json", "--save", tmp_path / "r.json")
         assert outcome.code == 0
@@ -514,9 +585,9 @@ class TestWrongUsage:
         assert "usage: ntkpredict" in outcome.out
 
     def test_every_option_is_explained(self):
-        for kind in (cli.Predict, cli.Validate, cli.Train):
+        for kind in (cli.Predict, cli.Compare, cli.Validate, cli.Train, cli.Recall):
             assert kind.__doc__
-        for kind in ("predict", "validate", "train"):
+        for kind in ("predict", "compare", "validate", "train", "history"):
             assert kind in cli.__doc__
 
 

@@ -102,7 +102,7 @@ class TestGrid:
     @pytest.mark.parametrize("rule", [ntp.MaxSteps(5), ntp.Best(), ntp.TargetLoss(1.0)], ids=str)
     def test_is_the_usual_one_else(self, linear, data, rule):
         simulation = Simulation(linear, data, PLAN, 3, 512, 1, rule)
-        np.testing.assert_array_equal(simulation._grid, log_grid(30))
+        np.testing.assert_array_equal(simulation.grid, log_grid(30))
 
 
 class TestScaledSketch:
