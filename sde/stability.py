@@ -189,7 +189,7 @@ def _largest(
     for _ in range(min(size, _MOST_ITERATIONS)):
         image = product(basis[-1])
         broken = ~np.isfinite(image).all(axis=1)
-        image[broken] = 0
+        image = np.where(broken[:, None], 0, image)
         vectors = np.stack(basis)
         overlaps = np.einsum("ipd,pd->pi", vectors, image)
         grown = np.zeros((count, len(basis), len(basis)))

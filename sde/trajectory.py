@@ -61,28 +61,29 @@ class Trajectory:
     def generalizing_like(self, other: Trajectory) -> Trajectory:
         """The same training, with the validation that another one has at the same training losses.
 
-        Means over seeds are compared; what each seed differs by stays. Where the other training
-        loss does not get as low, the last difference is kept.
+        Their first seeds are compared, as many as the other one has; what each seed differs by
+        stays. Where the other training loss does not get as low, the last difference is kept.
         """
         if self.validation is None or other.validation is None:
             return self
-        own, others = self.mean(), other.mean()
-        lowest = np.minimum.accumulate(others.train.loss[0])
-        if not (np.isfinite(own.train.loss).all() and np.isfinite(lowest).all()):
+        count = len(other.train.loss)
+        own, others = self._reduce(lambda rows: rows[:count]).mean(), other.mean()
+        losses, lowest = own.train.loss[0], np.minimum.accumulate(others.train.loss[0])
+        if not (np.isfinite(losses).all() and np.isfinite(lowest).all()):
+            return self
+        if np.allclose(losses, others.train.loss[0], rtol=1e-3):
             return self
         falls = np.diff(lowest, prepend=np.inf) < 0
-        reached = own.train.loss[0] >= lowest[-1]
+        reached = losses >= lowest[-1]
         last = np.maximum.accumulate(np.where(reached, np.arange(len(reached)), 0))
 
-        def shift(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-            expected = np.interp(-own.train.loss[0], -lowest[falls], theirs[0, falls])
-            return (expected - mine[0])[last]
+        def shift(name: str) -> np.ndarray:
+            mine, theirs = (getattr(each.curve("validation"), name)[0] for each in (own, others))
+            return (np.interp(-losses, -lowest[falls], theirs[falls]) - mine)[last]
 
-        mine, theirs = own.curve("validation"), others.curve("validation")
-        loss = self.validation.loss + shift(mine.loss, theirs.loss)
-        accuracy = self.validation.accuracy + shift(mine.accuracy, theirs.accuracy)
-        validation = Curve(np.maximum(loss, 0), np.clip(accuracy, 0, 1))
-        return Trajectory(self.steps, self.train, validation)
+        loss = np.maximum(self.validation.loss + shift("loss"), 0)
+        accuracy = np.clip(self.validation.accuracy + shift("accuracy"), 0, 1)
+        return Trajectory(self.steps, self.train, Curve(loss, accuracy))
 
     @property
     def diverged(self) -> Bool[np.ndarray, " seeds"]:

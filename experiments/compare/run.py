@@ -31,13 +31,13 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     """Compare, compare more, predict some of them; write the results and the figure."""
     network, data = load_network(seed=0), ntp.load_data("digits")
     counts, sizes, optimizers = (7, 11), [16, 32, 64, 128], ["sgd", "adamw"]
-    options: dict[str, Any] = {}
+    rates, options = RATES, dict[str, Any]()
     if smoke:
         network, options = softmax_regression(), {"samples": 64}
-        counts, sizes, optimizers = (1, 2), [32], ["sgd"]
+        rates, counts, sizes, optimizers = (0.1, 0.3), (1, 2), [32], ["sgd"]
     results: dict[str, Any] = {"machine": machine(), "comparisons": []}
     for count in counts:
-        plans = ntp.Plan.grid(np.geomspace(*RATES, count).tolist(), sizes, optimizers)
+        plans = ntp.Plan.grid(np.geomspace(*rates, count).tolist(), sizes, optimizers)
         measured, ranking = timed(network, data, plans, options)
         results["comparisons"].append(measured)
         if count == counts[0]:

@@ -108,12 +108,6 @@ def assert_one_line(outcome, beginning, code=1):
 class TestEmbeddedDefault:
     """The installed command, without a network or data of one's own."""
 
-    def test_validate_as_json(self, embedded_validation):
-        assert embedded_validation.code == 0
-        assert embedded_validation.err == ""
-        assert embedded_validation.out.count("\n") == 1
-        assert embedded_validation.result.keys() == {"forecast", "run", "comparisons", "speedup"}
-
     def test_predict(self, console_script):
         outcome = console_script(
             "predict", "--max-steps", 30, "--samples", 32, "--batch-size", 8, "--until", "steps>=20"

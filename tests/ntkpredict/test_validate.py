@@ -153,7 +153,10 @@ def test_bad_input_is_refused_before_training(linear, data, refused):
 def test_every_row_on_the_embedded_default_is_real(embedded_validation):
     """Through the command, as a user runs it."""
     assert embedded_validation.code == 0, embedded_validation.err
+    assert embedded_validation.err == ""
+    assert embedded_validation.out.count("\n") == 1
     result = embedded_validation.result
+    assert result.keys() == {"forecast", "run", "comparisons", "speedup"}
     rows = result["comparisons"]
     assert [row["until"] for row in rows] == [
         "loss<=0.7x",

@@ -183,9 +183,9 @@ def rotated(model: Any) -> Any:
     """The same model in rotated coordinates of parameter space."""
     size = model.body_initial.size
     rotation = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (size, size)))[0]
-    return replace(
-        model, jacobian=model.jacobian @ rotation.T, body_initial=rotation @ model.body_initial
-    )
+    start = rotation @ model.body_initial
+    origin = {"origin": start} if isinstance(model, HeadExactTangent) else {}
+    return replace(model, jacobian=model.jacobian @ rotation.T, body_initial=start, **origin)
 
 
 @pytest.mark.parametrize("mode", ["linear", "head_exact"])
@@ -328,7 +328,8 @@ def test_error_of_projected_replay_falls_as_one_over_root_k() -> None:
     expected = np.log(curve(seen, optimizer)[0, 1:])
 
     def losses(jacobian: jax.Array, start: jax.Array) -> Any:
-        model = replace(seen.model, jacobian=jacobian, body_initial=start, exact=False)
+        place = {"body_initial": start, "origin": start}
+        model = replace(seen.model, jacobian=jacobian, exact=False, **place)
         sketch = seen._replace(model=model)
 
         def loss(given: Problem, params: Params) -> jax.Array:

@@ -81,7 +81,7 @@ def test_every_plan_is_what_its_own_replay_is(direction: str, batch: int) -> Non
     for index, part in ((0, 0), (1, 2)):
         alone = plan(given, way, index).take(parts[part])
         assert_same(swept[index].parts[part], Replay().solve(alone, GRID))
-        still = replace(alone, growth=None, seeds=alone.seeds[:1], validation=None)
+        still = replace(alone, growth=None, seeds=alone.seeds[:1])
         assert_same(swept[index].frozen[part], Replay().solve(still, GRID))
 
 
