@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Sequence
 from typing import get_args
@@ -27,6 +26,7 @@ from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import MaxSteps, StoppingRule, TargetLoss
 from ntkpredict.sweep import PlanSweep
+from ntkpredict.versions import versions
 from sde import is_coordinate_wise, noise_scale
 
 
@@ -128,9 +128,7 @@ def compare(
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=(*notes_of(data, problem, None), *_cut_short(within, limits, plans[0])),
-        versions={
-            name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
-        },
+        versions=versions(),
     )
 
 

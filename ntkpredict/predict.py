@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.validity import Validity
+from ntkpredict.versions import versions
 from sde import (
     Curve,
     Problem,
@@ -143,9 +143,7 @@ def predict(
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=notes_of(data, problem, stable),
-        versions={
-            name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
-        },
+        versions=versions(),
     )
 
 
