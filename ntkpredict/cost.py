@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,6 +35,11 @@ class CostModel:
     batch_seconds: tuple[float, float, float]
     validation_seconds: float
     batches: int
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> CostModel:
+        """From what JSON holds of it."""
+        return cls(**{**content, "batch_seconds": tuple(content["batch_seconds"])})
 
     def seconds(self, steps: float, steps_per_epoch: int, *, quantile: int = 1) -> float:
         """Seconds of a run that looks at its validation samples once an epoch.
