@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from ntkpredict.advice import reason_of
 from ntkpredict.budget import Budget
-from ntkpredict.cost import CostModel
+from ntkpredict.cost import CostModel, in_seconds
 from ntkpredict.data import Data
 from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.machine import Machine
-from ntkpredict.predict import in_seconds, reason_of
 from ntkpredict.record import to_interval, to_outcomes, to_stability, to_trajectory
 from ntkpredict.stopping import Steps, StoppingRule
 from ntkpredict.sweep import Simulated

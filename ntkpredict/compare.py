@@ -7,20 +7,15 @@ from collections.abc import Sequence
 from typing import get_args
 
 from linearize import Network
+from ntkpredict.advice import notes_of
 from ntkpredict.budget import Budget
 from ntkpredict.candidate import Candidate, Criterion, candidate
+from ntkpredict.checks import check_optimizer, check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, measure_costs
 from ntkpredict.data import Data
 from ntkpredict.machine import Machine
+from ntkpredict.phases import Report, Stopwatch
 from ntkpredict.plan import Plan
-from ntkpredict.predict import (
-    Report,
-    Watch,
-    check_optimizer,
-    check_task,
-    notes_of,
-    refuse_if_met,
-)
 from ntkpredict.ranking import Ranking, rank
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
@@ -84,7 +79,7 @@ def compare(
     open_ended = until is None
     until = open_end if until is None else until
     report = report or (lambda _: lambda _done, _total: None)
-    watch = Watch(clock)
+    watch = Stopwatch(clock)
     outputs = _check_tasks(network, data, plans)
     costs = measure_costs(
         network,

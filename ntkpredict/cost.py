@@ -13,6 +13,7 @@ import numpy as np
 from linearize import Network
 from linearize.types import Params, Progress
 from ntkpredict.data import Data
+from ntkpredict.interval import Interval
 from ntkpredict.plan import Plan
 from ntkpredict.step import TrainingStep
 from sde import epoch_order
@@ -59,6 +60,17 @@ class CostModel:
         epochs = max(left // epoch, 0)
         rest = (left - epochs * epoch) // self.batch_seconds[1]
         return int(max(epochs * steps_per_epoch + min(rest, steps_per_epoch - 1), 0))
+
+
+def in_seconds(
+    cost: CostModel, epoch: int, steps: float | None, interval: Interval | None
+) -> tuple[float | None, Interval | None]:
+    """Steps and their interval, in seconds on this machine."""
+    if steps is None or interval is None:
+        return None, None
+    low, high = interval
+    longest = None if high is None else cost.seconds(high, epoch, quantile=2)
+    return cost.seconds(steps, epoch), (cost.seconds(low, epoch, quantile=0), longest)
 
 
 def measure_cost(

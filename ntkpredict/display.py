@@ -20,7 +20,7 @@ from rich.table import Table
 
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps
-from ntkpredict.predict import Report
+from ntkpredict.phases import Report
 from ntkpredict.ranking import Ranking
 from ntkpredict.ranking_table import show_ranking
 from ntkpredict.refine import WeightPath
