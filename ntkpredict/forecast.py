@@ -24,7 +24,7 @@ from ntkpredict.refine import WeightPath
 from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Forecast:
         trajectory: the predicted curves, one row a simulated run (an expectation: one row).
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
+        spectrum: the eigenvalues of the tangent kernel at the start over the number of samples,
+            largest first, on as many samples as have about 512 of them; with the coordinates as
+            the optimizer scales them where it is of the Adam family.
         validity: how far to trust it.
         path: the real weights along the predicted path, where there was a budget to look at them.
         cost: what a step costs on this machine.
@@ -66,6 +69,7 @@ class Forecast:
     reason: str | None
     trajectory: Trajectory
     stability: Stability | None
+    spectrum: Float[np.ndarray, " modes"]
     validity: Validity
     path: WeightPath | None
     cost: CostModel
@@ -113,6 +117,7 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
             "seconds_interval": to_interval(content["seconds_interval"]),
             "trajectory": to_trajectory(content["trajectory"]),
             "stability": to_stability(content["stability"]),
+            "spectrum": np.array(content["spectrum"], float),
             "validity": Validity.from_dict(content["validity"]),
             "path": None if path is None else WeightPath.from_dict(path),
             "cost": CostModel.from_dict(content["cost"]),

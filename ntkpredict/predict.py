@@ -7,8 +7,16 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 
-from linearize import HeadExactTangent, LinearTangent, Network, Projection
+from linearize import (
+    HeadExactTangent,
+    LinearTangent,
+    Network,
+    Projection,
+    empirical_ntk,
+    spectrum,
+)
 from linearize.tangent import Mode
 from ntkpredict.advice import notes_of, reason_of
 from ntkpredict.checks import check_task, refuse_if_met
@@ -28,6 +36,9 @@ from sde import Problem, Replay, SolverName, choose_solver, stability
 from sde.choice import check_name
 
 Kernel = Literal["growing", "frozen"]
+
+_MODES = 512
+"""Of the kernel that are looked at, about."""
 
 
 def predict(
@@ -117,6 +128,7 @@ def predict(
         reason=None if steps is not None else reason_of(trajectory, stable),
         trajectory=trajectory,
         stability=stable,
+        spectrum=_spectrum(problem),
         validity=validity,
         path=path,
         cost=cost,
@@ -137,6 +149,13 @@ def predict(
 def _grows(problem: Problem, kernel: Kernel | None, solver: SolverName) -> bool:
     possible = isinstance(problem.train.model, HeadExactTangent) and solver in ("auto", "replay")
     return possible if kernel is None else kernel == "growing"
+
+
+def _spectrum(problem: Problem) -> Float[np.ndarray, " modes"]:
+    """See `Forecast`; of samples evenly spaced among those looked at."""
+    count = max(_MODES // problem.train.targets.shape[1], 2)
+    index = np.unique(np.linspace(0, problem.samples - 1, count).astype(int))
+    return np.asarray(spectrum(empirical_ntk(problem.train.model.take(index))), float)
 
 
 def _check_options(

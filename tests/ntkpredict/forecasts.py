@@ -40,6 +40,7 @@ def forecast():
             curve([[3.5, 2.0, 1.0], [3.25, 1.5, 1.25]]),
         ),
         stability=STABILITY,
+        spectrum=np.array([2.5, 0.5, 1e-3]),
         validity=VALIDITY,
         path=None,
         cost=ntp.CostModel(0.5, (0.01, 0.02, 0.04), 0.125, 20),
