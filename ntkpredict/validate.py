@@ -11,6 +11,7 @@ from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
 from ntkpredict.history import History
 from ntkpredict.interval import Interval, predicted_steps
+from ntkpredict.milestones import FRACTIONS
 from ntkpredict.phases import Report
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
@@ -18,8 +19,6 @@ from ntkpredict.record import to_plain, write
 from ntkpredict.remember import remember
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.train import Run, train
-
-FRACTIONS = (0.7, 0.5, 0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
