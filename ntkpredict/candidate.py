@@ -109,13 +109,14 @@ class Candidate:
         return self.train_loss if self.validation_loss is None else self.validation_loss
 
     def value(self, criterion: Criterion) -> float:
-        """To be made small; infinite where the target is not reached."""
+        """To be made small; infinite where the target is not reached or training diverges."""
         found = {"loss": self.final_loss}.get(criterion, getattr(self, criterion, None))
-        return np.inf if found is None or self.steps is None or np.isnan(found) else float(found)
+        failed = self.steps is None or self.diverged
+        return np.inf if found is None or failed or np.isnan(found) else float(found)
 
     def outcomes(self, criterion: Criterion) -> Float[np.ndarray, " outcomes"]:
         """What `value` may turn out to be, equally likely each."""
-        times = self.stopping_times
+        times = np.where(self.diverged, np.inf, self.stopping_times)
         if criterion == "loss":
             return np.where(np.isfinite(times), self.final_losses, np.inf)
         if criterion == "steps":

@@ -170,8 +170,9 @@ class TestAmong:
             candidate(9.0, 9.0, 0.4),
             candidate(None, None, 0.1),
             candidate(1.0, 3.0, 0.5),
+            candidate(0.5, 1.0, 0.0, diverged=True),
         ]
-        assert pareto_front(rows).tolist() == [True, True, False, True, False, True]
+        assert pareto_front(rows).tolist() == [True, True, False, True, False, True, False]
 
     def test_the_probability_of_being_best_follows_the_outcomes(self, candidate):
         count = len(candidate(1.0, None, 0.1).stopping_times)
@@ -185,6 +186,10 @@ class TestAmong:
         np.testing.assert_allclose(found, [0, 0.75], atol=0.04)
         never = candidate(None, None, 0.1, stopping_times=np.full(count, np.inf))
         np.testing.assert_array_equal(probability_best([never], "steps"), [0])
+        wild = candidate(10.0, None, 0.0, stopping_times=sure.stopping_times, diverged=True)
+        for criterion in ("steps", "loss", "seconds"):
+            assert wild.value(criterion) == np.inf
+            np.testing.assert_array_equal(probability_best([wild], criterion), [0])
 
     @pytest.mark.parametrize("critical", [20.0, 500.0])
     def test_the_critical_batch_size_is_that_of_the_curve(self, critical):
