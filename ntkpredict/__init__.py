@@ -14,6 +14,7 @@ from ntkpredict.predict import predict
 from ntkpredict.progress import Estimate, Tracker, track
 from ntkpredict.ranking import Ranking
 from ntkpredict.remember import remember
+from ntkpredict.report import Figure, figures, report
 from ntkpredict.stopping import (
     AnyOf,
     Best,
@@ -41,6 +42,7 @@ __all__ = [
     "Data",
     "EarlyStopping",
     "Estimate",
+    "Figure",
     "Forecast",
     "History",
     "Machine",
@@ -59,11 +61,13 @@ __all__ = [
     "Trajectory",
     "Validation",
     "compare",
+    "figures",
     "load_data",
     "measure_cost",
     "parse",
     "predict",
     "remember",
+    "report",
     "track",
     "train",
     "validate",

@@ -154,6 +154,28 @@ class TestResults:
         np.testing.assert_array_equal(found.trajectory.train.loss, expected.trajectory.train.loss)
         assert found.data == "points"
 
+    def test_a_page_and_figures(self, command, task, tmp_path):
+        page, figure = tmp_path / "run.html", tmp_path / "train-loss.svg"
+        outcome = command("predict", *task, "--report", page, "--figure", figure)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "after about" in page.read_text(encoding="utf-8")
+        assert figure.read_text(encoding="utf-8").startswith("<?xml")
+        outcome = command("compare", *task, "--report", page, "--figure", tmp_path / "no.png")
+        assert outcome.code == 1
+        assert outcome.err.startswith(
+            f"ntkpredict: figure: got '{tmp_path / 'no.png'}'; expected o"
+        )
+        assert "plans compared" in page.read_text(encoding="utf-8")
+
+    def test_where_no_page_can_be_written(self, command, task, tmp_path, monkeypatch):
+        page = tmp_path / "none" / "run.html"
+        for option in ("--report", "--figure"):
+            outcome = command("validate", *task, option, page)
+            assert_one_line(outcome, f"{option[2:]}: '{page}' cannot be written; expected a file")
+        monkeypatch.setitem(sys.modules, "plotly", None)
+        outcome = command("predict", *task, "--report", tmp_path / "run.html")
+        assert_one_line(outcome, "report: plotly is missing; install ntkpredict[report]")
+
     def test_predict_with_adamw(self, command, task):
         arguments = ("--network", MLP, "--optimizer", "adamw", "--lr", "0.01", "--json")
         outcome = command("predict", *task, *arguments)
