@@ -62,9 +62,9 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
         _print(score(command.suite), command, console)
         return
     if isinstance(command, Compare):
-        result: Any = _compare(command, console)
-        _print(result, command, console)
-        _illustrate(result, command)
+        ranking = _compare(command, console)
+        _print(ranking, command, console)
+        _illustrate(ranking, command)
         return
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
@@ -72,7 +72,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     history = choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
-            result = ntp.train(
+            result: Any = ntp.train(
                 network,
                 data,
                 plan,

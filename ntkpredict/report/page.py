@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from ntkpredict.forecast import Forecast
 from ntkpredict.ranking import Ranking
 from ntkpredict.report.content import content
-from ntkpredict.report.figure import FAINT, PALETTE, Figure
+from ntkpredict.report.figure import PALETTE, Figure
 from ntkpredict.report.interactive import plotly_json
 from ntkpredict.report.static import inline_svg
 from ntkpredict.units import duration
@@ -57,7 +57,6 @@ def page(result: Forecast | Validation | Ranking, figures: dict[str, Figure]) ->
         svg={name: Markup(inline_svg(figure)) for name, figure in figures.items()},
         drawn={name: plotly_json(figure) for name, figure in figures.items()},
         ink=PALETTE["ink"],
-        faint=FAINT,
         library=_library(),
     )
 
