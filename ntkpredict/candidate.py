@@ -11,16 +11,16 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from ntkpredict.advice import reason_of
 from ntkpredict.budget import Budget
-from ntkpredict.cost import CostModel
+from ntkpredict.cost import CostModel, in_seconds
 from ntkpredict.data import Data
 from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.machine import Machine
-from ntkpredict.predict import in_seconds, reason_of
-from ntkpredict.record import to_trajectory
+from ntkpredict.record import to_interval, to_outcomes, to_stability, to_trajectory
 from ntkpredict.stopping import Steps, StoppingRule
 from ntkpredict.sweep import Simulated
-from ntkpredict.validity import Signals, Validity
+from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
 Criterion = Literal["seconds", "price", "steps", "loss"]
@@ -83,6 +83,25 @@ class Candidate:
     validity: Validity
     diverged: bool
     trajectory: Trajectory
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Candidate:
+        """From what JSON holds of it."""
+        loss = content["train_loss"]
+        intervals = ("steps_interval", "seconds_interval", "price_interval")
+        outcomes = ("stopping_times", "final_losses")
+        return cls(
+            **{
+                **content,
+                **{name: to_interval(content[name]) for name in intervals},
+                **{name: to_outcomes(content[name]) for name in outcomes},
+                "machine": Machine(**content["machine"]),
+                "train_loss": float("nan") if loss is None else loss,
+                "stability": to_stability(content["stability"]),
+                "validity": Validity.from_dict(content["validity"]),
+                "trajectory": to_trajectory(content["trajectory"]),
+            }
+        )
 
     @property
     def final_loss(self) -> float:
@@ -219,26 +238,3 @@ def _outcomes(
         rows = (slowed.validation or slowed.train).loss
         losses += [*map(np.interp, np.minimum(times[-1], limit), repeat(slowed.steps), rows)]
     return np.concatenate(times), np.nan_to_num(losses, nan=np.inf)
-
-
-def read_candidate(fields: dict[str, Any]) -> Candidate:
-    """What `to_plain` made of a candidate, undone."""
-    for name in ("steps_interval", "seconds_interval", "price_interval"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    for name in ("stopping_times", "final_losses"):
-        values = np.array(fields[name], float)
-        fields[name] = np.where(np.isnan(values), np.inf, values)
-    told = fields["validity"]
-    told["signals"], told["clock"] = Signals(**told["signals"]), np.array(told["clock"], float)
-    stable = fields["stability"]
-    loss = fields["train_loss"]
-    return Candidate(
-        **{
-            **fields,
-            "machine": Machine(**fields["machine"]),
-            "train_loss": float("nan") if loss is None else loss,
-            "stability": None if stable is None else Stability(**stable),
-            "validity": Validity(**told),
-            "trajectory": to_trajectory(fields["trajectory"]),
-        }
-    )

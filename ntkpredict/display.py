@@ -19,16 +19,15 @@ from rich.progress import (
 from rich.table import Table
 
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import predicted_steps
-from ntkpredict.predict import Report
+from ntkpredict.milestones import milestones
+from ntkpredict.phases import Report
 from ntkpredict.ranking import Ranking
 from ntkpredict.ranking_table import show_ranking
 from ntkpredict.refine import WeightPath
 from ntkpredict.score import Scores, Summary
-from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
 from ntkpredict.units import duration, interval_text
-from ntkpredict.validate import FRACTIONS, Validation
+from ntkpredict.validate import Validation
 from ntkpredict.validity import Validity
 from sde import Stability
 
@@ -85,14 +84,9 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     table = Table(
         "training loss", "steps", "95 % interval", title="On the way", title_justify="left"
     )
-    for fraction in FRACTIONS:
-        target = TargetLoss(relative=fraction)
-        steps, interval = predicted_steps(forecast.trajectory, target, forecast.validity.clock)
-        if steps is not None:
-            loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
-            table.add_row(
-                f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", interval_text(interval, "")
-            )
+    for row in milestones(forecast):
+        loss = f"{row.loss:.3f} ({row.fraction:g}x)"
+        table.add_row(loss, f"{row.steps:,.0f}", interval_text(row.interval, ""))
     console.print(table)
     console.print(_validity(forecast.validity), style="dim")
     if forecast.stability is not None:

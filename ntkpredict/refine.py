@@ -95,6 +95,19 @@ class WeightPath:
         ratios = self.real[1:] / self.predicted[1:]
         return float(np.median(np.abs(ratios - 1))) if len(ratios) else None
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> WeightPath:
+        """From what JSON holds of it."""
+        return cls(
+            steps=np.array(content["steps"], int),
+            rate=float(content["rate"]),
+            forward_passes=float(content["forward_passes"]),
+            **{
+                name: np.array(content[name], float)
+                for name in ("growth", "kept", "formed", "predicted", "real")
+            },
+        )
+
 
 def follow(
     network: Network,

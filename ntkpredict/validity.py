@@ -83,6 +83,12 @@ class Validity:
         word: Word = "good" if error <= GOOD else "fair" if error <= FAIR else "poor"
         return cls(word, error, clock, signals)
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Validity:
+        """From what JSON holds of it."""
+        clock, signals = np.array(content["clock"], float), Signals(**content["signals"])
+        return cls(**{**content, "clock": clock, "signals": signals})
+
 
 def spread(signals: Signals, weights: Any) -> float:
     """Of ln(real / predicted) steps."""

@@ -132,11 +132,20 @@ class TestRanking:
         assert read.to_dict() == ranking.to_dict()
         assert read.best.value("loss") == ranking.best.value("loss")
 
-    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 99}', '{"format": 1}'])
-    def test_what_is_none_is_refused(self, refused, tmp_path, text):
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("", "is not a ranking ("),
+            ("{}", "is not a ranking ("),
+            ("[]", "is not a ranking ("),
+            ('{"format": 99}', "has format 99, this version reads 1; upgrade"),
+            ('{"format": 1}', "is damaged ("),
+        ],
+    )
+    def test_what_is_none_is_refused(self, refused, tmp_path, text, why):
         path = tmp_path / "r.json"
         path.write_text(text)
-        with refused(f"path: {str(path)!r} is no ranking"):
+        with refused(f"path: {str(path)!r} {why}"):
             ntp.Ranking.load(path)
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import ntkpredict as ntp
-from linearize import CountSketch, Identity
+from linearize import CountSketch, Identity, exact_ntk
 from ntkpredict.interval import predicted_steps, stopping_times
 from sde import as_gradient_descent
 
@@ -264,6 +264,11 @@ class TestResult:
         outputs = linear.apply(linear.params, data.train[0])
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, data.train[1]).mean()
         np.testing.assert_allclose(forecast.trajectory.train.loss[:, 0], loss, rtol=1e-5)
+
+    def test_the_spectrum_is_of_the_networks_kernel(self, forecast, linear, data):
+        kernel = np.asarray(exact_ntk(linear, data.train[0])).reshape(144, 144) / 48
+        exact = np.linalg.eigvalsh(kernel)[::-1]
+        np.testing.assert_allclose(forecast.spectrum, exact, rtol=1e-3, atol=1e-5 * exact[0])
 
     def test_seconds_are_compiling_and_the_steps_at_the_cost_of_a_batch(self, forecast):
         cost, steps_per_epoch = forecast.cost, 48 // PLAN.batch_size
