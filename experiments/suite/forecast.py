@@ -96,7 +96,7 @@ class Forecasting:
         start = time.perf_counter()
         trajectory = self._simulation.solve(solver, problem, _silent, frozen)
         self._seconds += time.perf_counter() - start
-        signals = self._simulation.signals(problem, trajectory, frozen, self._stable, None)
+        signals = self._simulation.signals(problem, trajectory, frozen, self._stable)
         (self._folder / name).mkdir(parents=True, exist_ok=True)
         content = {
             "forecaster": name,
