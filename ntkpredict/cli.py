@@ -227,7 +227,7 @@ def _share(text: str) -> float:
     try:
         return float(number) / (100 if text.endswith("%") else 1)
     except ValueError as error:
-        msg = f"budget: got {text!r}; expected a share of the run's cost such as 5% or 0.05"
+        msg = f"budget: got {text!r}; expected a share of the run such as 5% or 0.05"
         raise ValueError(msg) from error
 
 

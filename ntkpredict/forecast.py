@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
+from ntkpredict.pilot import Pilot
 from ntkpredict.record import (
     read,
     to_interval,
@@ -20,11 +21,10 @@ from ntkpredict.record import (
     to_trajectory,
     write,
 )
-from ntkpredict.refine import WeightPath
 from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Forecast:
             largest first, on as many samples as have about 512 of them; with the coordinates as
             the optimizer scales them where it is of the Adam family.
         validity: how far to trust it.
-        path: the real weights along the predicted path, where there was a budget to look at them.
+        pilot: the first steps, trained for real, where there was a budget for them; the predicted
+            curves go by its clock.
         cost: what a step costs on this machine.
         network: the network's name.
         data: the data's name.
@@ -71,7 +72,7 @@ class Forecast:
     stability: Stability | None
     spectrum: Float[np.ndarray, " modes"]
     validity: Validity
-    path: WeightPath | None
+    pilot: Pilot | None
     cost: CostModel
     network: str
     data: str
@@ -108,7 +109,7 @@ class Forecast:
 
 
 def _from_dict(content: dict[str, Any]) -> Forecast:
-    path = content["path"]
+    pilot = content["pilot"]
     return Forecast(
         **{
             **content,
@@ -119,7 +120,7 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
             "stability": to_stability(content["stability"]),
             "spectrum": np.array(content["spectrum"], float),
             "validity": Validity.from_dict(content["validity"]),
-            "path": None if path is None else WeightPath.from_dict(path),
+            "pilot": None if pilot is None else Pilot.from_dict(pilot),
             "cost": CostModel.from_dict(content["cost"]),
             "notes": tuple(content["notes"]),
         }

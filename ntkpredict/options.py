@@ -64,8 +64,8 @@ class Predict(Reported):
     """Forecast steps and seconds, without training."""
 
     budget: str = "0"
-    """Share of the run's cost to spend on the forecast's accuracy, such as 5%: the real weights are
-    followed along the predicted path to see how fast the kernel grows."""
+    """Share of the predicted run to train for real first, such as 5%: it corrects the forecast's
+    clock."""
     samples: int = 512
     """Training samples to look at, at most; cost grows with it."""
     mode: Literal["head_exact", "linear"] | None = None

@@ -25,8 +25,8 @@ from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
 from ntkpredict.phases import Report, Stopwatch
+from ntkpredict.pilot import Pilot, train_pilot
 from ntkpredict.plan import Plan
-from ntkpredict.refine import measured
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
@@ -64,9 +64,8 @@ def predict(
         data: the data to fine-tune on.
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
-        budget: the share of the run's own cost, in forward passes, to spend on following the real
-            weights along the predicted path, see `follow`; 0.05 is 5 %. It measures how fast this
-            network's kernel grows.
+        budget: the share of the predicted run to train for real first; 0.05 is 5 %. It corrects
+            the clock of the forecast, see `Pilot`.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -92,7 +91,8 @@ def predict(
     report = report or (lambda _: lambda _done, _total: None)
     watch = Stopwatch(clock)
     cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
-    refuse_if_met(until, TrainingStep(network, data, plan))
+    step = TrainingStep(network, data, plan)
+    refuse_if_met(until, step)
     watch.lap("cost of a batch")
     simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
     problem = simulation.problem(mode, projection, report("tangent features"))
@@ -107,16 +107,17 @@ def predict(
     solved_by = choose_solver(solver, problem, stable)
     trajectory = simulation.solve(solved_by, problem, report("simulating training"), frozen)
     watch.lap("simulation")
-    path = None
+    signals = simulation.signals(problem, trajectory, frozen, stable)
+    pilot = None
     if budget:
-        steps = np.fmin(np.median(until.steps(trajectory)), plan.max_steps)
-        run_passes = 3 * plan.batch_size * steps
-        path = simulation.follow(problem, budget * run_passes, report("following the weights"))
-        watch.lap("path of the weights")
-        problem = measured(problem, path)
-        trajectory = simulation.solve(solved_by, problem, report("simulating again"), frozen)
-        watch.lap("second simulation")
-    validity = Validity.of(simulation.signals(problem, trajectory, frozen, stable, path))
+        length = np.fmin(np.median(until.steps(trajectory)), plan.max_steps)
+        count = int(np.ceil(budget * length))
+        losses = train_pilot(step, data.samples, plan, count, report("training a pilot"))
+        pilot = Pilot.of(losses, trajectory)
+        trajectory = pilot.corrected(trajectory)
+        signals = replace(signals, piloted=True)
+        watch.lap("pilot")
+    validity = Validity.of(signals)
     steps, interval = predicted_steps(trajectory, until, validity.clock)
     seconds, seconds_interval = in_seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
@@ -130,7 +131,7 @@ def predict(
         stability=stable,
         spectrum=_spectrum(problem),
         validity=validity,
-        path=path,
+        pilot=pilot,
         cost=cost,
         network=network.name,
         data=data.name,
@@ -171,28 +172,20 @@ def _check_options(
     if kernel not in (None, *get_args(Kernel)):
         msg = f"kernel: got {kernel!r}; expected one of {get_args(Kernel)}"
         raise ValueError(msg)
-    if budget and kernel == "frozen":
-        msg = "kernel: 'frozen' leaves a budget nothing to measure; expected 'growing'"
-        raise ValueError(msg)
-    wanted = "a budget" if budget else "kernel='growing'"
-    if budget or kernel == "growing":
+    if kernel == "growing":
         if solver not in ("auto", "replay"):
-            msg = f"solver: {solver!r} follows a frozen kernel; with {wanted} use 'replay'"
+            msg = f"solver: {solver!r} follows a frozen kernel; with kernel='growing' use 'replay'"
             raise ValueError(msg)
         if mode == "linear":
-            msg = f"mode: 'linear' has a frozen head; with {wanted} use 'head_exact'"
+            msg = "mode: 'linear' has a frozen head; with kernel='growing' use 'head_exact'"
+            raise ValueError(msg)
+        if network.head is None or not network.is_trainable(network.head.kernel):
+            msg = f"kernel: 'growing' needs a trainable head in {network.name}; expected 'frozen'"
             raise ValueError(msg)
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
         if value < least:
             msg = f"{name}: got {value}; expected at least {least}"
             raise ValueError(msg)
-    if not 0 <= budget < np.inf:
-        msg = f"budget: got {budget}; expected a share of the run's cost, at least 0"
+    if not 0 <= budget <= 1:
+        msg = f"budget: got {budget}; expected a share of the run, in 0..1"
         raise ValueError(msg)
-    if network.head is None or not network.is_trainable(network.head.kernel):
-        if budget:
-            msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
-            raise ValueError(msg)
-        if kernel == "growing":
-            msg = f"kernel: 'growing' needs a trainable head in {network.name}; expected 'frozen'"
-            raise ValueError(msg)

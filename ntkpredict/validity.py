@@ -20,7 +20,7 @@ from jaxtyping import Float
 from sde import Trajectory
 
 Word = Literal["good", "fair", "poor"]
-Kernel = Literal["frozen", "growing", "measured"]
+Kernel = Literal["frozen", "growing"]
 
 GOOD, FAIR = 0.1, 0.25
 """The largest errors to expect, of steps, that are called so."""
@@ -37,18 +37,25 @@ class Signals:
     """What a forecast knows of itself.
 
     Attributes:
-        kernel: frozen, growing with its features, or growing as measured along the path.
+        kernel: frozen, or growing with its features.
         coordinate_wise: whether the optimizer is Adam or one of its kind.
         difference: |ln| of the losses that the frozen and the growing kernel expect, over each
             other, the largest until a tenth of the initial one is left, up to `MOST`: what rests on
             the growth. 0 for a frozen kernel.
         margin: how many times the learning rate could grow; None where no rule is known.
+        piloted: whether a pilot has set the clock.
     """
 
     kernel: Kernel
     coordinate_wise: bool
     difference: float
     margin: float | None
+    piloted: bool = False
+
+    @property
+    def calibration(self) -> str:
+        """Which forecasts of the development runs this one is like."""
+        return "piloted" if self.piloted and self.kernel == "growing" else self.kernel
 
     @property
     def regressors(self) -> Float[np.ndarray, " regressors"]:
@@ -77,7 +84,7 @@ class Validity:
     @classmethod
     def of(cls, signals: Signals) -> Validity:
         """From the errors of the development runs."""
-        fit = _calibration()[signals.kernel]
+        fit = _calibration()[signals.calibration]
         clock = spread(signals, fit["weights"]) * np.array(fit["outcomes"])
         error = float(np.median(np.abs(np.expm1(-clock))))
         word: Word = "good" if error <= GOOD else "fair" if error <= FAIR else "poor"

@@ -6,22 +6,13 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict.forecast import FORMAT
+from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_plain
-from ntkpredict.refine import WeightPath
 from sde import Curve
 
 from .forecasts import STABILITY, VALIDITY
 
-PATH = WeightPath(
-    steps=np.array([0, 9, 16]),
-    growth=np.array([1.0, 0.5, 1 / 3]),
-    kept=np.array([1.0, 0.7, -0.1]),
-    formed=np.array([0.0, 0.9, 4 / 3]),
-    predicted=np.array([3.0, 2.0, 1.0]),
-    real=np.array([3.0, 2.5, 0.75]),
-    rate=0.8,
-    forward_passes=1248.0,
-)
+PILOT = Pilot(batch_loss=np.array([3.0, 2.5, 1 / 3]), clock=1.25)
 
 
 def not_reached(forecast):
@@ -50,13 +41,8 @@ def open_ended(forecast):
     )
 
 
-def with_path(forecast):
-    return dataclasses.replace(forecast, path=PATH)
-
-
-def with_the_start_of_a_path(forecast):
-    start = WeightPath(np.array([0]), *np.ones((5, 1)), rate=1.0, forward_passes=0.0)
-    return dataclasses.replace(forecast, path=start)
+def with_a_pilot(forecast):
+    return dataclasses.replace(forecast, pilot=PILOT)
 
 
 def diverging(forecast):
@@ -95,12 +81,11 @@ class TestRoundTrip:
             without_stability,
             open_ended,
             diverging,
-            with_path,
-            with_the_start_of_a_path,
+            with_a_pilot,
         ],
         ids=[
             *("reached", "not_reached", "without_stability", "open_ended", "diverging"),
-            *("with_path", "with_the_start_of_a_path"),
+            "with_a_pilot",
         ],
     )
     def test_load_returns_what_was_saved(self, forecast, tmp_path, change):
@@ -133,10 +118,10 @@ class TestRoundTrip:
         assert ntp.Forecast.load(tmp_path / "f.json").stability.margin == 2.5
 
     def test_what_was_read_answers_as_before(self, forecast, tmp_path):
-        saved = with_path(open_ended(forecast))
+        saved = with_a_pilot(open_ended(forecast))
         saved.save(tmp_path / "f.json")
         loaded = ntp.Forecast.load(tmp_path / "f.json")
-        assert loaded.path.gap == PATH.gap == 0.25
+        assert loaded.pilot.steps == 3
         for steps in (5, 9.5, 20):
             assert loaded.probability(steps) == saved.probability(steps)
 
@@ -168,7 +153,7 @@ class TestBadFiles:
 
     def test_older_format(self, path, refused):
         content = json.loads(path.read_text())
-        del content["stopping_times"], content["path"]
+        del content["stopping_times"], content["pilot"]
         for older in (1, 2):
             path.write_text(json.dumps({**content, "format": older}))
             with refused(f"path: '{path}' has format {older}, this version reads {FORMAT}; make"):
@@ -219,13 +204,11 @@ class TestBadFiles:
             ("validity", {**to_plain(VALIDITY), "clock": ["late"]}),
             ("steps_interval", 3),
             ("stopping_times", ["soon"]),
-            ("path", {}),
-            ("path", [1, 2]),
-            ("path", "winding"),
-            ("path", {**to_plain(PATH), "growth": ["a", "b", "c"]}),
-            ("path", {**to_plain(PATH), "steps": None}),
-            ("path", {**to_plain(PATH), "forward_passes": None}),
-            ("path", {**to_plain(PATH), "rate": None}),
+            ("pilot", {}),
+            ("pilot", [1, 2]),
+            ("pilot", "short"),
+            ("pilot", {**to_plain(PILOT), "batch_loss": ["a", "b", "c"]}),
+            ("pilot", {**to_plain(PILOT), "clock": None}),
             ("notes", None),
             ("surprise", 1),
         ],
