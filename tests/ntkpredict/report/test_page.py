@@ -9,8 +9,8 @@ import plotly.graph_objects
 import pytest
 
 import ntkpredict as ntp
+from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_interval, to_trajectory
-from ntkpredict.refine import WeightPath
 from ntkpredict.train import Run
 from ntkpredict.validate import Comparison, Validation, compare_targets
 
@@ -43,9 +43,9 @@ def hopeless():
 
 
 def validation():
-    """With a path of the real weights."""
-    path = WeightPath(np.array([0, 9]), *np.ones((5, 2)), rate=0.8, forward_passes=1248.0)
-    forecast = dataclasses.replace(forecasts.forecast(), path=path)
+    """With a pilot."""
+    pilot = Pilot(np.array([3.25, 2.75]), clock=1.125)
+    forecast = dataclasses.replace(forecasts.forecast(), pilot=pilot)
     curves = forecast.trajectory.first(2).quantile(0.25)
     run = Run(9.5, 10, 2.25, 0.75, curves, np.array([3.0, 2.0]), {})
     rows = compare_targets(forecast, run, ntp.parse(forecast.until))
