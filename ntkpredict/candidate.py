@@ -43,7 +43,7 @@ class Candidate:
         seconds_interval: 95 %.
         price: US dollars; None where the machine has no price.
         price_interval: 95 %.
-        reason: why there is no number; None where there is one.
+        reason: why the target is not reached, or that training diverges; None where all is well.
         train_loss: the training loss to expect where training stops, at the limit at the latest.
         validation_loss: likewise; None without validation data.
         validation_accuracy: likewise.
@@ -171,7 +171,8 @@ def candidate(
     times, losses = _outcomes(curves, rule, limit, validity)
     ends = _ends(curves, rule, limit)
     diverged = bool(curves.diverged.mean() > 0.5)
-    reason = None if steps is not None else reason_of(curves, found.stability)
+    failed = steps is None or diverged
+    reason = reason_of(curves, found.stability) if failed else None
     if reason is not None and found.given_up:
         above = "the loss is above its start and " if diverged else ""
         reason = f"not reached within {limit} steps; {above}others are far ahead"

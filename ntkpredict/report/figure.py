@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -147,7 +147,7 @@ class Figure:
     caption: str
     x: Axis
     y: Axis
-    layers: tuple[Layer, ...] = field(default=())
+    layers: tuple[Layer, ...]
 
     def save(self, path: str | Path) -> None:
         """Write it as a picture.

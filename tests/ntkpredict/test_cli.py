@@ -1,12 +1,14 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ntkpredict as ntp
 from ntkpredict import cli
+from ntkpredict.options import Predict
 
 from . import problems
 from .conftest import Outcome
@@ -153,18 +155,10 @@ class TestResults:
         np.testing.assert_array_equal(found.trajectory.train.loss, expected.trajectory.train.loss)
         assert found.data == "points"
 
-    def test_a_page_and_figures(self, command, task, tmp_path):
-        page, figure = tmp_path / "run.html", tmp_path / "train-loss.svg"
-        outcome = command("predict", *task, "--report", page, "--figure", figure)
-        assert (outcome.code, outcome.err) == (0, "")
-        assert "after about" in page.read_text(encoding="utf-8")
-        assert figure.read_text(encoding="utf-8").startswith("<?xml")
-        outcome = command("compare", *task, "--report", page, "--figure", tmp_path / "no.png")
-        assert outcome.code == 1
-        assert outcome.err.startswith(
-            f"ntkpredict: figure: got '{tmp_path / 'no.png'}'; expected o"
-        )
-        assert "plans compared" in page.read_text(encoding="utf-8")
+    def test_a_figure_that_is_not_there(self, forecast, refused):
+        options = Predict(figure=(Path("no.png"),))
+        with refused("figure: got 'no.png'; expected one of train-loss, validation-loss, "):
+            cli._illustrate(forecast, options)
 
     def test_where_no_page_can_be_written(self, command, task, tmp_path, monkeypatch):
         page = tmp_path / "none" / "run.html"
@@ -186,13 +180,17 @@ class TestResults:
         run = ntp.train(problems.mlp(), problems.data(), plan, ntp.parse("loss<=0.5x"))
         assert outcome.result["steps"] == pytest.approx(run.steps, rel=0.25)
 
-    def test_predict_for_people(self, command, task):
-        outcome = command("predict", *task, "--network", MLP, "--mode", "linear")
+    def test_predict_for_people(self, command, task, tmp_path):
+        page, figure = tmp_path / "run.html", tmp_path / "train-loss.svg"
+        pictures = ("--report", page, "--figure", figure)
+        outcome = command("predict", *task, "--network", MLP, "--mode", "linear", *pictures)
         assert outcome.code == 0
         assert outcome.err == ""
         assert outcome.out.startswith("Fine-tuning mlp on points: sgd, lr 0.05")
         assert "loss<=0.5x after about " in outcome.out
         assert "How far to trust it: " in outcome.out
+        assert "after about" in page.read_text(encoding="utf-8")
+        assert figure.read_text(encoding="utf-8").startswith("<?xml")
 
     def test_the_solver_can_be_chosen(self, command, task):
         linear = (*task, "--mode", "linear", "--lr", "0.005", "--loss", "squared_error")
@@ -283,11 +281,14 @@ class TestResults:
         assert read.best.machine.name == "b"
         assert read.best.price == min(c.value("price") for c in read.candidates)
 
-    def test_compare_for_people(self, command, task):
-        outcome = command("compare", *task, "--lr", "1e-4,0.02", "--within", "30steps")
+    def test_compare_for_people(self, command, task, tmp_path):
+        page = tmp_path / "run.html"
+        options = ("--lr", "1e-4,0.02", "--within", "30steps", "--report", page)
+        outcome = command("compare", *task, *options)
         assert outcome.code == 0
         assert "Least seconds to loss<=0.5x within 30steps: sgd, lr 0.02" in outcome.out
         assert "the best with a probability of" in outcome.out
+        assert "plans compared" in page.read_text(encoding="utf-8")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

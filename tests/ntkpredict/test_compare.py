@@ -230,6 +230,14 @@ class TestMachinesAndBudgets:
             expected = [np.interp(20, alone.steps, row) for row in alone.validation.loss]
             assert candidate.validation_loss == pytest.approx(np.median(expected), rel=1e-3)
 
+    def test_a_plan_that_diverges_is_not_the_best_use_of_a_budget(self, linear, data):
+        plans = ntp.Plan.grid([50.0, 0.02], [8], max_steps=60, loss="squared_error")
+        ranking = ranked(linear, data, plans, None, within=ntp.Budget(20, "steps"))
+        assert [c.learning_rate for c in ranking.candidates] == [0.02, 50.0]
+        assert [c.steps for c in ranking.candidates] == [20, 20]
+        assert ranking.candidates[1].reason.startswith("diverges")
+        np.testing.assert_array_equal(ranking.probability_best, [1, 0])
+
     def test_a_budget_of_time_pays_for_fewer_steps_on_slower_machines(self, linear, data):
         speeds = {"fast": 1.0, "slow": 0.5, "snail": 1e-9}
         machines = [ntp.Machine(name, throughput=speed) for name, speed in speeds.items()]
