@@ -155,11 +155,14 @@ class Simulation:
             frozen: the curves of a frozen kernel, where the problem's one grows.
             stable: its `stability`.
         """
+        targets = problem.train.targets
+        nothing = problem.objective.loss(jnp.zeros_like(targets), targets).mean()
         return Signals(
             kernel="frozen" if frozen is None else "growing",
             coordinate_wise=is_coordinate_wise(problem.optimizer),
             difference=0.0 if frozen is None else difference(frozen, trajectory),
             margin=None if stable is None else stable.margin,
+            start=float(trajectory.train.loss[:, 0].mean() / nothing),
         )
 
     def solve(

@@ -43,6 +43,8 @@ class Signals:
             other, the largest until a tenth of the initial one is left, up to `MOST`: what rests on
             the growth. 0 for a frozen kernel.
         margin: how many times the learning rate could grow; None where no rule is known.
+        start: the initial training loss over that of outputs that are all zero. Far above 1, a
+            fresh head reads features that are not normalised.
         piloted: whether a pilot has set the clock.
     """
 
@@ -50,6 +52,7 @@ class Signals:
     coordinate_wise: bool
     difference: float
     margin: float | None
+    start: float = 1.0
     piloted: bool = False
 
     @property
@@ -59,9 +62,10 @@ class Signals:
 
     @property
     def regressors(self) -> Float[np.ndarray, " regressors"]:
-        """Of the logarithm of the spread: 1, is it Adam, the difference, how near the edge."""
+        """Of ln spread: 1, is it Adam, the difference, how near the edge, the start."""
         near = 0.0 if self.margin is None else np.log(LOOSE / max(self.margin, 1e-3))
-        return np.array([1.0, self.coordinate_wise, self.difference, np.clip(near, 0, 4)])
+        start = np.log(np.clip(self.start, 1, 10))
+        return np.array([1.0, self.coordinate_wise, self.difference, np.clip(near, 0, 4), start])
 
 
 @dataclass(frozen=True)

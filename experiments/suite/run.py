@@ -15,6 +15,7 @@ import figures
 import forecast
 import jax
 import pilots
+import smaller
 import train
 from rich.console import Console
 from tasks import CASES, SMOKE
@@ -32,6 +33,7 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     cases = SMOKE if smoke else CASES
     train.main(folder, cases)
     forecast.main(folder, cases)
+    smaller.main(folder, cases)
     pilots.main(folder)
     baselines.main(folder, {path.stem for path in (folder / "forecasts" / "ours").iterdir()})
     scores = score(folder)
