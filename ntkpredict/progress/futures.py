@@ -12,8 +12,7 @@ from ntkpredict.progress.observed import FLOOR, Observed, Turn
 from ntkpredict.progress.posterior import Draws, Evidence, NoisePrior, Prior, draw, posterior
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Shapes
-
-Steps = Float[np.ndarray, " points"]
+from ntkpredict.progress.types import Steps
 
 FUTURES = 400
 _BLOCK = 128

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ntkpredict.progress.schedule import RateTime
+from ntkpredict.progress.types import Steps
 
 Design = Float[np.ndarray, "shapes points features"]
-Steps = Float[np.ndarray, " points"]
 
 FEATURES = 3
 _CLOCKS = 15

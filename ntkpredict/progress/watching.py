@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ntkpredict.counter import TargetCounter
 from ntkpredict.forecast import Forecast
 from ntkpredict.progress.futures import FUTURES, Model, stopping_steps
-from ntkpredict.progress.observed import Observed, Turn
+from ntkpredict.progress.observed import HUGE, Observed, Turn
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Expected, PowerLaws
 from ntkpredict.stopping import Watch
@@ -190,7 +190,7 @@ class Watching:
         share = 1 / (self._total or np.inf)
         fewer = np.array([0.0 if v.samples is None else 1 / v.samples - share for v in self.values])
         # per sample errors are 0 or 1, losses about as spread as they are large
-        finite = np.clip(np.nan_to_num(values), -1e100, 1e100)
+        finite = np.clip(np.nan_to_num(values), -HUGE, HUGE)
         spread = np.abs(finite * (1 - finite)) if turn == Turn(-1.0, 1.0) else finite**2
         expected = None
         if self._curves is not None and self._forecast is not None:
