@@ -15,6 +15,7 @@ from rich.text import Text
 from ntkpredict.progress.estimate import Estimate
 from ntkpredict.progress.indicator import Indicator
 from ntkpredict.progress.watching import Fan
+from ntkpredict.units import duration
 
 _WIDTH, _HEIGHT = 60, 8
 
@@ -114,25 +115,6 @@ def plot(fan: Fan, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     cells[row(fan.values), column(fan.steps)] = "•"
     labels = [f"{top:8.3g} ", *[" " * 9] * (height - 2), f"{bottom:8.3g} "]
     return Text("\n".join(label + "".join(cell) for label, cell in zip(labels, cells, strict=True)))
-
-
-def duration(seconds: int | float | None) -> str:
-    """In the two largest units.
-
-    >>> duration(12.3), duration(130), duration(7_500), duration(200_000), duration(None)
-    ('12 s', '2 min 10 s', '2 h 5 min', '2 d 7 h', 'unknown')
-    """
-    if seconds is None:
-        return "unknown"
-    rest = round(seconds)
-    for size, name, smaller, small in (
-        (86_400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if rest >= size:
-            return f"{rest // size} {name} {rest % size // smaller} {small}"
-    return f"{rest} s"
 
 
 def _remaining(estimate: Estimate) -> str:

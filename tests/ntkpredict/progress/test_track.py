@@ -16,7 +16,7 @@ from rich.console import Console
 
 import ntkpredict as ntp
 from ntkpredict.progress.extra import ExtraPoints
-from ntkpredict.progress.panel import duration, line, panel, plot
+from ntkpredict.progress.panel import line, panel, plot
 from ntkpredict.progress.watching import Fan
 from sde import Curve
 
@@ -277,12 +277,6 @@ class TestDisplay:
         steps = np.array([1.0, 2, 3])
         text = plot(Fan("loss", steps, flat, steps + 3, flat, flat, flat)).plain
         assert text.count("\n") == 7
-
-    @pytest.mark.parametrize(
-        ("seconds", "text"), [(0.2, "0 s"), (59.6, "1 min 0 s"), (86_399, "23 h 59 min")]
-    )
-    def test_duration(self, seconds, text):
-        assert duration(seconds) == text
 
 
 def test_the_default_console_is_the_standard_error(capsys):
