@@ -60,7 +60,9 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     history = choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
-            with closing(_tracker(command, plan, until)) as tracker:
+            with closing(
+                _tracker(command, f"{network.name} on {data.name}", plan, until)
+            ) as tracker:
                 result: Any = ntp.train(
                     network,
                     data,
@@ -125,18 +127,17 @@ def recall(command: Recall, console: Console) -> None:
         print(json.dumps(record.to_dict(), indent=indent))
 
 
-def _tracker(command: Train, plan: Any, until: Any) -> Any:
+def _tracker(command: Train, title: str, plan: Any, until: Any) -> Any:
     """What serves the run, where that was asked for."""
     import ntkpredict as ntp
 
     if not command.serve:
         return ntp.Tracker(None)
-    title, size = f"{command.network} on {command.data}", plan.batch_size
     tracker = ntp.track(
         iter(()),
         until,
         max_steps=plan.max_steps,
-        batch_size=size,
+        batch_size=plan.batch_size,
         quiet=True,
         title=title,
         serve=True,
