@@ -46,7 +46,7 @@ class Following:
             steps, watch, found = setting()
             options = {"max_steps": steps, **found, **self._options}
             if not shown:
-                options |= {"quiet": True, "serve": False}
+                options |= {"quiet": True, "serve": False, "tensorboard": None}
             self.tracker = track(iter(()), () if watch is None else (watch,), **options)
             self.tracker.cancel.possible = processes == 1
         except Exception as error:

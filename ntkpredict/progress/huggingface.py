@@ -72,6 +72,9 @@ class Progress(TrainerCallback):
                 known["waited"] = self._early_stopping.early_stopping_patience_counter
             self.tracker.restore(known)
 
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.tracker.lap("data")
+
     def on_step_end(
         self,
         args: TrainingArguments,

@@ -139,6 +139,7 @@ class Indicator:
             mode=half_sample_mode(outcomes),
             at_maximum=at_maximum,
             seconds_passed=passed,
+            shares=self.meter.shares,
             **{name: work.get(name) for name in _WORK},
         )
 
@@ -159,6 +160,11 @@ class Indicator:
         """A value taken on some validation samples, of the first metric that a rule looks at."""
         self.meter.lap("validation", samples / (self._total or samples))
         self.report({self._watching[0].watch.metric: value}, samples)
+
+    def refresh(self, forecast: Forecast) -> None:
+        """Expect what a forecast says whose step 0 is now, made at the current weights."""
+        for watching in self._watching:
+            watching.refresh(forecast, self.step, self._seed)
 
     def fan(self) -> Fan | None:
         """The first curve that a rule looks at, and its trend up to the expected stop."""
@@ -217,7 +223,7 @@ class Indicator:
         left = self._left(middle, done).seconds(pace)
         ends = interval and tuple(self._left(stop, done).seconds(pace) for stop in interval)
         before = Pieces(done.training + self._start, done.validation, done.checkpoint)
-        units, speed = before.units(pace, self._batch_size), self._batch_size / pace.training
+        units, speed = before.units(pace, self._batch_size), self._batch_size / pace.step
         price = None if self._price is None else self._price * (passed + left) / 3600
         return {
             "seconds": left,
@@ -226,6 +232,7 @@ class Indicator:
             "units": units + speed * left,
             "units_per_second": speed,
             "price": price,
+            "pace": pace,
         }
 
     def _left(self, stop: float, done: Pieces) -> Pieces:
@@ -238,7 +245,7 @@ class Indicator:
         return Pieces(steps, passes, done.checkpoint * share)
 
 
-_WORK = ("seconds", "seconds_interval", "units_done", "units", "units_per_second", "price")
+_WORK = ("seconds", "seconds_interval", "units_done", "units", "units_per_second", "price", "pace")
 
 
 def _check(name: str, value: int | None, *, least: int = 1) -> None:

@@ -27,8 +27,9 @@ class Progress(keras.callbacks.Callback):
         early_stopping: the run's own callback; to the last epoch where None. In its mode
             ``"auto"`` metrics fall whose names say so, such as losses and errors.
         options: of `ntkpredict.track`, such as forecast and batch_size; max_steps is needed
-            for data without a length. Cancel stops at the end of the batch, which ends the epoch
-            with what other callbacks write then; what `checkpoint` writes comes before.
+            for data without a length. Batches are fetched within the steps. Cancel stops at the end
+            of the batch, which ends the epoch with what other callbacks write then; what
+            `checkpoint` writes comes before.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.advance(batch - self._batch)  # several where steps_per_execution says so
         self._batch = batch
-        if self.tracker.cancelled:
-            self.model.stop_training = True
+        if self.tracker.cancel.asked:
+            model = self.model  # with JAX, its weights are brought up to date by this
+            model.stop_training = self.tracker.cancelled
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.lap("validation")

@@ -46,6 +46,13 @@ class Progress(Callback):
         if self._state is not None:
             self.tracker.restore(self._state)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch:
+            self.tracker.lap("checkpoint")  # what other callbacks did at the end of the epoch
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.tracker.lap("data")
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self.tracker.advance()
         if self.tracker.cancelled:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 from ntkpredict.progress.cancel import Cancel
-
-if TYPE_CHECKING:
-    from ntkpredict.progress.page import Page
+from ntkpredict.progress.optional import require
 
 Serve: TypeAlias = bool | int
 """No page, one at any free port, or one at this port."""
@@ -27,14 +24,11 @@ def check_serve(serve: Serve) -> None:
     if not 0 <= serve <= 65_535:
         msg = f"serve: got {serve}; expected True, False or a port, 0 to 65535"
         raise ValueError(msg)
-    missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
-    if missing:
-        msg = f"serve: {' and '.join(missing)} missing; pip install 'ntkpredict[serve]'"
-        raise ImportError(msg)
+    require("serve", "starlette", "uvicorn")
 
 
-def open_page(serve: Serve, title: str, cancel: Cancel) -> Page | None:
-    """A page as it was asked for; a warning where there can be none, as training is worth more.
+def open_page(serve: Serve, title: str, cancel: Cancel) -> Any:
+    """A `Page` as it was asked for; None, with a warning, where its port cannot be had.
 
     Raises:
         ValueError: no port.

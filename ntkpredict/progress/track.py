@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sized
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from ntkpredict.forecast import Forecast
 from ntkpredict.progress.cancel import Cancel
 from ntkpredict.progress.extra import Evaluate, ExtraPoints
 from ntkpredict.progress.indicator import Indicator
+from ntkpredict.progress.optional import require
 from ntkpredict.progress.panel import Display
 from ntkpredict.progress.serving import Serve, open_page
 from ntkpredict.progress.tracker import Tracker
@@ -33,6 +35,7 @@ def track(
     title: str = "Training",
     serve: Serve = False,
     checkpoint: Callable[[], object] | None = None,
+    tensorboard: str | Path | None = None,
     clock: Clock = time.monotonic,
     **options: Any,
 ) -> Tracker:
@@ -67,13 +70,14 @@ def track(
         serve: a page on loopback that shows the same, live, and can cancel the run: at any free
             port, or at this one. Its address is told where the rest is shown, and is `url`.
         checkpoint: called when the run is cancelled on its page, before it stops.
+        tensorboard: a folder; what remains is also written there, as scalars for TensorBoard.
         clock: seconds since some moment.
         options: of `Indicator`: batch_size, every, schedule, validation_samples, price_per_hour,
             start, window, seed.
 
     Raises:
         ValueError: no length, or a value outside of its range.
-        ImportError: the extra ``serve`` is needed and not installed.
+        ImportError: the extra ``serve`` or ``tensorboard`` is needed and not installed.
     """
     if isinstance(run, Forecast):
         forecast, until = run, run.until if until is None else until
@@ -95,6 +99,11 @@ def track(
     indicator = Indicator(rule, max_steps, forecast=forecast, clock=clock, **options)
     console = console or Console(stderr=True)
     views: list[View] = [] if quiet else [Display(console, title)]
+    if tensorboard is not None:
+        require("tensorboard", "tensorboardX")
+        from ntkpredict.progress.scalars import Scalars
+
+        views.append(Scalars(tensorboard))
     cancel = Cancel(checkpoint)
     page = open_page(serve, title, cancel)
     if page is not None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ntkpredict.cost import Clock
+from ntkpredict.forecast import Forecast
 from ntkpredict.progress.cancel import Cancel
 from ntkpredict.progress.estimate import Estimate
 from ntkpredict.progress.extra import Evaluate, ExtraPoints
@@ -25,7 +26,7 @@ class Tracker:
 
     Whatever goes wrong in here becomes one warning, and training goes on without it. Each turn of
     a loop over it is a step, done as soon as anything is said or asked about it, at the latest with
-    the turn. Without such a loop, call `advance`.
+    the turn; the time between turns is spent waiting for data. Without such a loop, call `advance`.
 
     Args:
         indicator: the indicator; None, as after a failure, where there is nothing to follow.
@@ -64,9 +65,11 @@ class Tracker:
     def __iter__(self) -> Iterator[Any]:
         try:
             for item in self._items:
+                self.lap("data")
                 self._pending = True
                 yield item
                 self._settle()
+                self._safely(lambda indicator: indicator.lap("training", 0.0))  # the turn's rest
                 if self.cancelled:
                     break
         finally:
@@ -139,6 +142,15 @@ class Tracker:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's state."""
         self._safely(lambda indicator: indicator.restore(state))
+
+    def refresh(self, forecast: Forecast) -> None:
+        """Expect what a forecast says that was made at the current weights: its step 0 is now.
+
+        It takes the place of the one before, and is as much believed as one made before launch:
+        from now on values tell how much. The rule and the budget stay.
+        """
+        self._settle()
+        self._safely(lambda indicator: indicator.refresh(forecast))
 
     def close(self) -> None:
         """Show the last state; leave the terminal alone and close the page."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ntkpredict.cost import Clock
 from ntkpredict.progress.estimate import Estimate
@@ -16,6 +16,7 @@ _SHARE = 300
 """What is shown is not renewed before so many times the time that the last renewal took."""
 
 
+@runtime_checkable
 class View(Protocol):
     """One place where the state of a run is shown.
 

@@ -7,6 +7,14 @@ from ntkpredict.units import duration
 
 REMAINING = "Remaining"
 
+_LEAST_SHARE = 0.005
+_KINDS = {
+    "training": "training",
+    "validation": "validation",
+    "checkpoint": "checkpoints",
+    "data": "waiting for data",
+}
+
 
 def rows(estimate: Estimate) -> list[tuple[str, str]]:
     """Labels and what is to be said of each."""
@@ -24,6 +32,10 @@ def rows(estimate: Estimate) -> list[tuple[str, str]]:
         money = "" if estimate.price is None else f", {estimate.price:,.2f} in money"
         found.append(("Cost", f"{estimate.units:,.0f} U{money}"))
         found.append(("Speed", f"{estimate.units_per_second:,.0f} U/s"))
+    parts = {kind: share for kind, share in estimate.shares.items() if share >= _LEAST_SHARE}
+    if len(parts) > 1:
+        told = ", ".join(f"{_KINDS[kind]} {share:.0%}" for kind, share in parts.items())
+        found.append(("Time goes to", told))
     return found
 
 

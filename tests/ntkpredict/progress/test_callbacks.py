@@ -101,6 +101,7 @@ class TestKeras:
         with pytest.warns(RuntimeWarning, match="cannot start, training goes on"):
             assert len(fit(progress, epochs=2).epoch) == 2
 
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
     def test_cancel_stops_within_the_epoch(self, fit, tmp_path):
         import keras
 
@@ -228,7 +229,7 @@ class TestHuggingFace:
                 if state.global_step == 6:
                     progress.tracker.cancel.ask()
 
-        trainer = train([progress, Watcher()], save_steps=100, load_best_model_at_end=False)
+        trainer = train([progress, Watcher()])
         assert trainer.state.global_step == 7
         assert (tmp_path / "checkpoint-7" / "trainer_state.json").exists()
 
@@ -236,6 +237,8 @@ class TestHuggingFace:
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 class TestLightning:
     @pytest.fixture
     def fit(self, data, tmp_path):
@@ -356,10 +359,9 @@ class TestLightning:
                 if trainer.global_step == 6:
                     progress.tracker.cancel.ask()
 
-        saves = pl.callbacks.ModelCheckpoint(tmp_path / "weights")
-        assert fit([saves, progress, Watcher()]).global_step == 7
-        resume = tmp_path / "weights" / "cancelled.ckpt"
-        assert fit([], resume=resume, max_epochs=3).global_step == 12
+        assert fit([progress, Watcher()]).global_step == 7
+        resume = tmp_path / "checkpoints" / "cancelled.ckpt"
+        assert fit([Progress(quiet=True)], resume=resume, max_epochs=3).global_step == 12
 
 
 def test_a_run_of_several_processes_cannot_be_cancelled():
