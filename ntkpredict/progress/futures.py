@@ -46,10 +46,11 @@ class Model:
     def draws(self, observed: Observed, futures: int, random: np.random.Generator) -> Draws:
         """Trends and noise that agree with what was observed.
 
-        No trend is quite right, so that old values tell less: their variance is last step / step
-        times as large.
+        No trend is quite right, so that old values tell less: their variance is √(last step / step)
+        times as large. On development runs of `experiments/suite` the root told best, all in all,
+        whether a run goes to its maximum.
         """
-        age = observed.steps[-1:] / observed.steps
+        age = np.sqrt(observed.steps[-1:] / observed.steps)
         variance = self.relative_rate(observed.steps) * observed.level * age
         unit = (self.noise.scale * observed.scale) ** 2
         gaps = np.maximum(np.diff(observed.steps, prepend=0.0) / self.every, _SHORTEST)

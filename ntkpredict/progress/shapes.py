@@ -56,9 +56,9 @@ class PowerLaws(Shapes):
     time: RateTime
     every: float
 
-    mean = (0.2, 0.8, 0.0)
-    spread = (0.3, 0.3, 0.3)
-    exponents = tuple(np.geomspace(0.25, 12.0, 8))
+    mean = (0.3, 0.7, 0.0)
+    spread = (0.3, 0.3, 0.1)
+    exponents = tuple(np.geomspace(0.15, 12.0, 16))
     delays = (1.0, 4.0, 16.0, 64.0)
     delay_weights = (0.1, 0.1, 0.3, 0.5)
 
