@@ -36,9 +36,8 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     finally:
         os.sched_setaffinity(0, cores)
     results = {"window_seconds": window, "phase_seconds": phase, **summary(rows, window, phase)}
-    results["rows"] = rows
     write(folder / "load.json", results)
-    draw(results, folder / "load.png")
+    draw(rows[:-1], results, folder / "load.png")
     return results
 
 
@@ -85,30 +84,34 @@ def summary(rows: list[dict[str, float]], window: float, phase: float) -> dict[s
     recovered, errors = [], []
     for i, speed in enumerate(speeds):
         inside = (seconds[:-1] >= edges[i]) & (seconds[:-1] < edges[i + 1])
-        off = np.flatnonzero(inside & (np.abs(told / speed - 1) > TOLERANCE))
-        recovered.append(float(seconds[off[-1] + 1] - edges[i]) if len(off) else 0.0)
+        near = np.flatnonzero(inside & (np.abs(told / speed - 1) <= TOLERANCE))
+        recovered.append(float(seconds[near[0]] - edges[i]) if len(near) else np.inf)
         late = inside & (seconds[:-1] >= edges[i] + window)
         real = (steps[-1] - steps[:-1][late]) / speed  # were it to go on at this speed
         errors.append(float(np.median(np.abs(remaining[late] / np.maximum(real, 1e-9) - 1))))
     return {
         "steps_per_second": dict(zip(PHASES, speeds.tolist(), strict=True)),
-        "seconds_until_within_10_percent": dict(zip(PHASES, recovered, strict=True)),
+        "seconds_until_first_within_10_percent": dict(zip(PHASES, recovered, strict=True)),
         "error_of_remaining_after_the_window": dict(zip(PHASES, errors, strict=True)),
     }
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Speed told and true."""
+def draw(rows: list[dict[str, float]], results: dict[str, Any], path: Path) -> None:
+    """Speed told and real."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows, phase = results["rows"][:-1], results["phase_seconds"]
+    phase = results["phase_seconds"]
     figure, axis = plt.subplots(figsize=(8, 3.5))
     axis.axvspan(phase, 2 * phase, color="0.9", label="another program on the core")
-    axis.plot([r["seconds"] for r in rows], [r["speed"] for r in rows], label="indicator")
+    seconds, steps, told = (np.array([r[k] for r in rows]) for k in ("seconds", "steps", "speed"))
+    every = np.arange(0, seconds[-1], 1.0)
+    real = np.diff(np.interp(every, seconds, steps))
+    axis.plot(every[:-1] + 0.5, real, ".", color="0.6", label="steps in a second")
+    axis.plot(seconds, told, label="indicator")
     for i, speed in enumerate(results["steps_per_second"].values()):
         ends = [i * phase, (i + 1) * phase]
-        axis.plot(ends, [speed, speed], "k--", linewidth=1, label="true" if i == 0 else None)
+        axis.plot(ends, [speed, speed], "k--", linewidth=1, label="mean" if i == 0 else None)
     axis.set(xlabel="seconds", ylabel="steps per second", ylim=(0, None))
     axis.legend()
     figure.tight_layout()

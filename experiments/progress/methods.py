@@ -1,7 +1,7 @@
 """What can be said of the remaining steps: the indicator and what it is held against."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from recorded import PATIENCES, Replay
@@ -15,8 +15,21 @@ from ntkpredict.progress.mode import half_sample_mode
 
 FUTURES = 400
 
-Answer = tuple[float, float, float]
-"""The step at which training is said to end, and the interval; NaN where there is none."""
+
+class Answer(NamedTuple):
+    """What a method says; NaN where it says nothing.
+
+    Attributes:
+        steps: the step at which training ends.
+        low: lower end of the interval.
+        high: upper end.
+        at_maximum: probability that it runs to the maximum.
+    """
+
+    steps: float
+    low: float = np.nan
+    high: float = np.nan
+    at_maximum: float = np.nan
 
 
 def ours(
@@ -44,12 +57,13 @@ def ours(
             last = step
     estimate = indicator.estimate()
     low, high = estimate.steps_interval or (np.nan, np.nan)
-    return estimate.mode if mode else estimate.steps, low, high
+    at_maximum = np.nan if estimate.at_maximum is None else estimate.at_maximum
+    return Answer(estimate.mode if mode else estimate.steps, low, high, at_maximum)
 
 
 def maximum(replay: Replay, now: int) -> Answer:  # noqa: ARG001
     """What tqdm, Keras and the Trainer show: as if nothing stopped the run."""
-    return float(replay.max_steps), np.nan, np.nan
+    return Answer(float(replay.max_steps))
 
 
 def composer(replay: Replay, now: int) -> Answer:
@@ -67,7 +81,7 @@ def composer(replay: Replay, now: int) -> Answer:
     share_of_a_pass = passes * replay.every / replay.max_steps / passes
     remaining = rate * (1 - fraction) + validation * (1 / share_of_a_pass - passes)
     ahead = replay.max_steps // replay.every - passes
-    return now + remaining - validation * ahead, np.nan, np.nan
+    return Answer(now + remaining - validation * ahead)
 
 
 def luo(replay: Replay, now: int, *, noise: float) -> Answer:
@@ -93,7 +107,7 @@ def trend_only(replay: Replay, now: int) -> Answer:
     if trend is None or not len(ahead):
         return maximum(replay, now)
     stop = int(KerasCounter(replay.patience).stops(trend(ahead)[None], count)[0])
-    return float(stop * replay.every if stop else replay.max_steps), np.nan, np.nan
+    return Answer(float(stop * replay.every if stop else replay.max_steps))
 
 
 def lc_pfn(replay: Replay, now: int) -> Answer:
@@ -147,7 +161,7 @@ def stopped(
     stops = KerasCounter(replay.patience).stops(futures, count.repeat(len(futures)))
     steps = np.where(stops > 0, stops * replay.every, replay.max_steps).astype(float)
     low, high = np.quantile(steps, [0.025, 0.975], method="nearest")
-    return float(point(steps)), float(low), float(high)
+    return Answer(float(point(steps)), float(low), float(high), float(np.mean(stops == 0)))
 
 
 def past(replay: Replay, now: int) -> tuple[np.ndarray, np.ndarray, Any]:

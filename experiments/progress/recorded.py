@@ -18,6 +18,7 @@ from ntkpredict.validity import Signals, Validity
 SUITE = Path(__file__).parent.parent / "suite"
 PATIENCES = (2, 5, 10)
 EVALUATIONS = 40
+SHOWN = ("squeezenet-clothing-adamw-0.0001-32-s0", 5)
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,30 @@ def to_forecast(content: dict[str, Any]) -> ntp.Forecast:
         notes=(),
         versions={},
     )
+
+
+def shown(replays: list[Replay]) -> Replay:
+    """The one in the pictures."""
+    return next((r for r in replays if (r.key, r.patience) == SHOWN), replays[0])
+
+
+def halfway(replay: Replay, **options: Any) -> ntp.Tracker:
+    """In the middle of a run, at 0.1 s a step and half a second a validation pass."""
+    now = [0.0]
+    progress = ntp.track(
+        replay.max_steps,
+        ntp.EarlyStopping(replay.patience, replay.every),
+        forecast=replay.forecast,
+        batch_size=32,
+        price_per_hour=2.5,
+        clock=lambda: now[0],
+        quiet=True,
+        **options,
+    )
+    for i in range(replay.stop // 2 // replay.every):
+        now[0] += 0.1 * replay.every
+        progress.advance(replay.every)
+        with progress.validating():
+            now[0] += 0.5
+        progress.report(validation_loss=replay.values[i])
+    return progress

@@ -17,11 +17,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from methods import Answer, composer, history, lc_pfn, luo, maximum, ours, trend_only
-from recorded import Replay, load
+from recorded import Replay, halfway, load, shown
 from rich.console import Console
 
-import ntkpredict as ntp
-from ntkpredict.progress import Indicator
 from ntkpredict.progress.panel import panel
 from ntkpredict.record import to_plain, write
 
@@ -29,8 +27,6 @@ HERE = Path(__file__).parent
 SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75)
 SAMPLES = 64
 """Of an extra validation point, whatever it costs."""
-
-SHOWN = ("squeezenet-clothing-adamw-0.0001-32-s0", 5)
 
 
 def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
@@ -50,8 +46,7 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     }
     write(folder / "results.json", to_plain(results))
     draw(results["summary"], folder / "figure.png")
-    shown = next((r for r in replays if (r.key, r.patience) == SHOWN), replays[0])
-    show(shown, folder / "panel.svg")
+    show(shown(replays), folder / "panel.svg")
     print(table(results["summary"]))
     return results
 
@@ -74,10 +69,10 @@ def ask(replay: Replay, noise: float) -> list[dict[str, Any]]:
         now = int(share * replay.stop)
         for name, method in methods.items():
             start = time.perf_counter()
-            steps, low, high = method(replay, now)
+            answer = method(replay, now)
             row = {"key": replay.key, "split": replay.split, "patience": replay.patience}
             row |= {"share": share, "method": name, "now": now, "stop": replay.stop}
-            row |= {"max_steps": replay.max_steps, "steps": steps, "low": low, "high": high}
+            row |= {"max_steps": replay.max_steps, **answer._asdict()}
             rows.append(row | {"seconds": time.perf_counter() - start})
     return rows
 
@@ -101,6 +96,8 @@ def scores(rows: list[dict[str, Any]]) -> dict[str, float]:
     )
     error, told = np.abs(steps - stop), np.isfinite(low)
     early = stop < most
+    likely = np.array([row["at_maximum"] for row in rows])
+    known = np.isfinite(likely)
     return {
         "median_relative": float(np.median(error / (stop - now))),
         "mean_of_run": float(np.mean(error / stop)),
@@ -109,6 +106,11 @@ def scores(rows: list[dict[str, Any]]) -> dict[str, float]:
         "covered": float(np.mean((low <= stop) & (stop <= high))) if told.any() else np.nan,
         "covered_where_told": (
             float(np.mean(((low <= stop) & (stop <= high))[told])) if told.any() else np.nan
+        ),
+        "at_maximum_told": float(likely[known].mean()) if known.any() else np.nan,
+        "at_maximum_real": float(1 - early[known].mean()) if known.any() else np.nan,
+        "at_maximum_brier": (
+            float(np.mean((likely + early - 1)[known] ** 2)) if known.any() else np.nan
         ),
         "cases": len(rows),
         "cases_early": int(early.sum()),
@@ -159,24 +161,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def show(replay: Replay, path: Path) -> None:
-    """The panel in the middle of a run, at 0.1 s a step and half a second a validation pass."""
+    """The panel in the middle of a run."""
     console = Console(record=True, width=84, file=io.StringIO())
-    now = [0.0]
-    indicator = Indicator(
-        ntp.EarlyStopping(replay.patience, replay.every),
-        replay.max_steps,
-        forecast=replay.forecast,
-        batch_size=32,
-        price_per_hour=2.5,
-        clock=lambda: now[0],
-    )
-    for i in range(replay.stop // 2 // replay.every):
-        now[0] += 0.1 * replay.every
-        indicator.advance(replay.every)
-        now[0] += 0.5
-        indicator.lap("validation")
-        indicator.report({"validation_loss": replay.values[i]})
-    console.print(panel(indicator.estimate(), indicator.fan(), replay.key))
+    progress = halfway(replay)
+    console.print(panel(progress.estimate(), progress.indicator.fan(), replay.key))
     console.save_svg(str(path), title="ntkpredict")
 
 
