@@ -29,7 +29,7 @@ class Cancel:
     def ask(self) -> None:
         """Wish that training stops."""
         if self.possible and not self.done:
-            self.status = "Cancelling: training stops after this step and its checkpoint"
+            self.status = "Cancelling: training stops after this step"
             self.asked = True
 
     def carry_out(self) -> None:

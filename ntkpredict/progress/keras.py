@@ -64,7 +64,7 @@ class Progress(keras.callbacks.Callback):
         self._batch = batch
         if self.tracker.cancel.asked:
             model = self.model  # with JAX, its weights are brought up to date by this
-            model.stop_training = self.tracker.cancelled
+            model.stop_training |= self.tracker.cancelled
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.lap("validation")

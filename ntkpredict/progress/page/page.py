@@ -6,6 +6,7 @@ import json
 import secrets
 import socket
 import threading
+from typing import Any
 
 import uvicorn
 
@@ -41,7 +42,7 @@ class Page:
     def __init__(self, title: str, cancel: Cancel, port: int = 0) -> None:
         self._title = title
         self._cancel = cancel
-        self._state = ""
+        self._state: dict[str, Any] | None = None
         self._ended = False
         token = secrets.token_urlsafe(16)
         app = application(self.message, cancel.ask, token)
@@ -69,20 +70,23 @@ class Page:
         if not self._thread.is_alive():
             msg = "its server has stopped"
             raise RuntimeError(msg)
-        state = {
+        self._state = {
             "rows": rows(estimate),
             "done": estimate.done,
             "curve": None if fan is None or not len(fan.steps) else drawing(fan, estimate.steps),
         }
-        self._state = json.dumps(state, allow_nan=False)
 
     def message(self) -> tuple[str, bool]:
         """What a browser is to show, as JSON, and whether it is the last."""
         ended = self._ended
-        state = f', "state": {self._state}' if self._state else ""
-        about = {"title": self._title, "status": self._cancel.status, "ended": ended}
-        about["cancellable"] = self._cancel.possible
-        return json.dumps(about)[:-1] + state + "}", ended
+        told = {
+            "title": self._title,
+            "status": self._cancel.status,
+            "cancellable": self._cancel.possible,
+            "ended": ended,
+            "state": self._state,
+        }
+        return json.dumps(told), ended
 
     def close(self) -> None:
         """Tell browsers that training has ended, and stop listening."""
