@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,22 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     history = choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
-            result: Any = ntp.train(
-                network,
-                data,
-                plan,
-                until,
-                checkpoints=command.checkpoints,
-                checkpoint_every=command.checkpoint_every,
-                progress=report and report("training"),
-            )
+            with closing(
+                _tracker(command, f"{network.name} on {data.name}", plan, until)
+            ) as tracker:
+                result: Any = ntp.train(
+                    network,
+                    data,
+                    plan,
+                    until,
+                    checkpoints=command.checkpoints,
+                    checkpoint_every=command.checkpoint_every,
+                    progress=report and report("training"),
+                    tracker=tracker,
+                )
+            if tracker.cancelled:  # no run to learn from
+                history = None
+                print(f"cancelled after {result.trained_steps} steps", file=sys.stderr)
         else:
             function = ntp.validate if isinstance(command, Validate) else ntp.predict
             kept: dict[str, Any] = {}
@@ -132,6 +140,25 @@ def recall(command: Recall, console: Console) -> None:
     for record in records:
         indent = 1 if command.action == "show" and not command.json else None
         print(json.dumps(record.to_dict(), indent=indent))
+
+
+def _tracker(command: Train, title: str, plan: Any, until: Any) -> Any:
+    """What serves the run, where that was asked for."""
+    import ntkpredict as ntp
+
+    if not command.serve:
+        return ntp.Tracker(None)
+    tracker = ntp.track(
+        iter(()),
+        until,
+        max_steps=plan.max_steps,
+        batch_size=plan.batch_size,
+        quiet=True,
+        title=title,
+        serve=True,
+    )
+    print(f"{title}: {tracker.url}", file=sys.stderr, flush=True)
+    return tracker
 
 
 def _compare(command: Compare, console: Console) -> Any:

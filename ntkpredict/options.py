@@ -123,6 +123,8 @@ class Train(Task):
     """Folder for checkpoints; a killed run goes on from the latest."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    serve: bool = False
+    """Show the run on a page on loopback, where it can be cancelled."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,13 @@ from ntkpredict.checkpoint import Checkpoints
 from ntkpredict.cost import Clock
 from ntkpredict.data import Data
 from ntkpredict.plan import Plan
+from ntkpredict.progress.tracker import Tracker
 from ntkpredict.record import to_plain, write
 from ntkpredict.step import State, TrainingStep
 from ntkpredict.stopping import StoppingRule
 from sde import Curve, Trajectory, epoch_order, log_grid
+
+METRICS = ("loss", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def train(
     checkpoints: str | Path | None = None,
     checkpoint_every: int = 500,
     progress: Progress | None = None,
+    tracker: Tracker | None = None,
     clock: Clock = time.perf_counter,
 ) -> Run:
     """Train a network for real.
@@ -83,6 +87,8 @@ def train(
             the same curves, bit for bit, as if it had not been.
         checkpoint_every: steps between checkpoints; at most this many are lost by a kill.
         progress: called with (steps done, budget).
+        tracker: told of steps, losses and accuracies; where it is cancelled the run ends after the
+            current step and, with `checkpoints`, a checkpoint.
         clock: seconds since some moment.
 
     Raises:
@@ -94,7 +100,7 @@ def train(
     check(network, data.train[0])
     grid = _grid(plan, until) if evaluations is None else _checked(evaluations, plan)
     step = TrainingStep(network, data, plan, evaluation_samples=evaluation_samples)
-    loop = _Loop(step, data.samples, plan, until, grid, clock)
+    loop = _Loop(step, data.samples, plan, until, grid, tracker or Tracker(None), clock)
     if checkpoints is None:
         return loop.run(None, checkpoint_every, progress)
     identity = _fingerprint(network, data, plan) | {"evaluation_samples": evaluation_samples}
@@ -115,6 +121,7 @@ class _Loop:
         plan: Plan,
         until: StoppingRule | None,
         grid: Int[np.ndarray, " grid"],
+        tracker: Tracker,
         clock: Clock,
     ) -> None:
         self._step = step
@@ -122,6 +129,7 @@ class _Loop:
         self._plan = plan
         self._until = until
         self._clock = clock
+        self._tracker = tracker
         self._grid = grid
         self._curves: dict[str, list[Any]] = {"steps": [], "batch_loss": []}
         self._seconds = 0.0
@@ -130,16 +138,20 @@ class _Loop:
 
     def run(self, store: Checkpoints | None, every: int, progress: Progress | None) -> Run:
         state, done = self._resume(store)
-        while done < self._plan.max_steps and self._stopped() is None:
+        tracker = self._tracker
+        if store is not None:
+            tracker.cancel.checkpoint = lambda: store.save(done, state, self._saved())
+        while done < self._plan.max_steps and self._stopped() is None and not tracker.cancelled:
             evaluation = int(self._grid[np.searchsorted(self._grid, done, side="right")])
             target = evaluation if store is None else min(evaluation, (done // every + 1) * every)
-            state = self._advance(state, done, target)
-            done = target
+            state, done = self._advance(state, done, target)
             start = self._clock()
             if done == evaluation:
                 self._record(done, state)
+                tracker.lap("validation")
             if store is not None and done % every == 0:
                 store.save(done, state, self._saved())
+                tracker.lap("checkpoint")
             self._overhead += self._clock() - start
             if progress is not None:
                 progress(done, self._plan.max_steps)
@@ -165,9 +177,13 @@ class _Loop:
             raise ValueError(msg)
         self._seconds, self._overhead = saved.pop("seconds"), saved.pop("overhead_seconds")
         self._curves = saved
+        curves = [f"{split}_{name}" for split in self._step.evaluated for name in METRICS]
+        values = {name: [*zip(saved["steps"], saved[name], strict=True)] for name in curves}
+        seconds = self._seconds + self._overhead
+        self._tracker.restore({"step": done, "seconds": seconds, "values": values})
         return state, done
 
-    def _advance(self, state: State, done: int, target: int) -> State:
+    def _advance(self, state: State, done: int, target: int) -> tuple[State, int]:
         batches = self._samples // self._plan.batch_size
         start = self._clock()
         losses = []
@@ -178,6 +194,8 @@ class _Loop:
                 )
             state, loss = self._step(state, order[i % batches])
             losses.append(loss)
+            if self._tracker.cancel.asked:
+                break
         jax.block_until_ready(state)
         elapsed = self._clock() - start
         self._curves["batch_loss"] += [float(loss) for loss in losses]
@@ -186,14 +204,19 @@ class _Loop:
         else:  # the first steps compile, after a resumption too
             self._overhead += elapsed
             self._compiled = True
-        return state
+        self._tracker.advance(len(losses))
+        return state, done + len(losses)
 
     def _record(self, done: int, state: State) -> None:
         self._curves["steps"].append(done)
         for split in self._step.evaluated:
-            loss, accuracy = self._step.evaluate(state.params, split)
-            self._curves.setdefault(f"{split}_loss", []).append(loss)
-            self._curves.setdefault(f"{split}_accuracy", []).append(accuracy)
+            values = self._step.evaluate(state.params, split)
+            found: dict[str, Any] = {
+                f"{split}_{name}": v for name, v in zip(METRICS, values, strict=True)
+            }
+            for name, value in found.items():
+                self._curves.setdefault(name, []).append(value)
+            self._tracker.report(**found)
 
     def _saved(self) -> dict[str, Any]:
         times = {"seconds": self._seconds, "overhead_seconds": self._overhead}

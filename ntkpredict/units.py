@@ -15,15 +15,25 @@ def interval_text(interval: Interval | None, unit: str) -> str:
     return f"{low:,.{places}f} to {upper}{' ' * bool(unit)}{unit}"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds, in the unit that a person would choose."""
+def duration(seconds: int | float | None) -> str:
+    """Seconds in the two largest units, or to two digits where they are few.
+
+    >>> duration(0.25), duration(9.97), duration(59.6), duration(7_500), duration(200_000)
+    ('0.25 s', '10 s', '1 min 0 s', '2 h 5 min', '2 d 7 h')
+    """
     if seconds is None:
         return "unknown"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    rest = round(seconds)
+    for size, name, smaller, small in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if rest >= size:
+            return f"{rest // size} {name} {rest % size // smaller} {small}"
+    return f"{rest} s"
 
 
 def as_number(text: str) -> float | None:

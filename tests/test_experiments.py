@@ -42,13 +42,17 @@ def test_the_solvers_experiment_runs_on_one_small_case(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-def test_the_progress_experiment_runs_on_two_recorded_runs(tmp_path):
+def test_the_progress_experiment_runs_on_two_recorded_runs(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS / "progress")
     main = runpy.run_path(str(EXPERIMENTS / "progress" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
     assert results["cases"] == 6
     for shares in results["summary"].values():
         assert shares["maximum"]["0.75"]["no_worse_than_maximum"] == 1
         assert shares["ours"]["0.75"]["covered"] >= 0.5
+        for name in ("median_relative", "mean_of_run"):  # evaluations come as regularly as steps
+            one, other = (shares[method]["0.5"][name] for method in ("maximum", "Composer"))
+            assert other == pytest.approx(one)
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "validation_loss" in (tmp_path / "panel.svg").read_text(encoding="utf-8")
 
@@ -61,3 +65,13 @@ def test_the_compare_experiment_runs_on_one_small_case(tmp_path):
     for row in results["alone"]:
         assert row["compare"] == pytest.approx(row["predict"], rel=0.05)
     assert (tmp_path / "figure.png").exists()
+
+
+def test_speed_recovers_from_another_program_on_the_core(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "progress" / "load.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    alone, shared, again = results["steps_per_second"].values()
+    assert shared < 0.9 * alone
+    assert again > 1.1 * shared
+    assert max(results["error_of_remaining_after_the_window"].values()) < 0.3
+    assert (tmp_path / "load.png").exists()

@@ -13,7 +13,8 @@ from ntkpredict.counter import (
 )
 from ntkpredict.progress.estimate import Estimate
 from ntkpredict.progress.indicator import Indicator
-from ntkpredict.progress.track import Tracker, track
+from ntkpredict.progress.track import track
+from ntkpredict.progress.tracker import Tracker
 from ntkpredict.stopping import Watch
 
 __all__ = [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ntkpredict.progress.work import Pieces
 
 Range = tuple[float, float]
 
@@ -24,6 +27,8 @@ class Estimate:
         units_done: work done in U, that of one training sample; None before the speed is known.
         units: work in total.
         units_per_second: the speed.
+        pace: seconds of a piece of each kind of work, over a sliding window; None like `units`.
+        shares: of the time in that window, by kind of work; empty where none was done.
         price: of the whole run, in the currency of `price_per_hour`; None without that.
     """
 
@@ -39,6 +44,8 @@ class Estimate:
     units: float | None
     units_per_second: float | None
     price: float | None
+    pace: Pieces | None
+    shares: Mapping[str, float]
 
     @property
     def done(self) -> float | None:

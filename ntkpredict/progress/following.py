@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
-from ntkpredict.forecast import Forecast
-from ntkpredict.progress.track import Tracker, track
+from ntkpredict.progress.serving import check_serve
+from ntkpredict.progress.track import track
+from ntkpredict.progress.tracker import Tracker
 from ntkpredict.stopping import Watch
 
 
@@ -17,38 +16,39 @@ class Following:
     """Makes a tracker when training begins; whatever goes wrong is one warning.
 
     Args:
-        forecast: made before launch.
-        console: see `track`.
-        quiet: show nothing.
-        title: of the run.
-        options: of `Indicator`; they take precedence over what the framework says.
+        options: of `track`; they take precedence over what the framework says.
+
+    Raises:
+        ValueError: no port to serve at.
+        ImportError: the extra ``serve`` is needed and not installed.
     """
 
-    def __init__(
-        self,
-        forecast: Forecast | None,
-        console: Console | None,
-        title: str,
-        options: dict[str, Any],
-        *,
-        quiet: bool,
-    ) -> None:
+    def __init__(self, options: dict[str, Any]) -> None:
         self.tracker: Tracker = Tracker(None)
-        self._shown = {"forecast": forecast, "console": console, "title": title}
         self._options = options
-        self._quiet = quiet
+        check_serve(options.get("serve", False))
 
-    def begin(self, setting: Callable[[], tuple[int | None, Watch | None, dict[str, Any]]]) -> None:
+    def begin(
+        self,
+        setting: Callable[[], tuple[int | None, Watch | None, dict[str, Any]]],
+        *,
+        shown: bool = True,
+        processes: int = 1,
+    ) -> None:
         """Start following.
 
         Args:
             setting: the number of steps, what the framework's rule looks at, and options.
+            shown: whether this is the process that shows it.
+            processes: that train together; one alone can be cancelled.
         """
         try:
             steps, watch, found = setting()
-            options = {"max_steps": steps, **found, **self._options, **self._shown}
-            options["quiet"] = self._quiet or found.get("quiet", False)
+            options = {"max_steps": steps, **found, **self._options}
+            if not shown:
+                options |= {"quiet": True, "serve": False, "tensorboard": None}
             self.tracker = track(iter(()), () if watch is None else (watch,), **options)
+            self.tracker.cancel.possible = processes == 1
         except Exception as error:
             self.tracker = Tracker(None)
             warnings.warn(

@@ -12,8 +12,7 @@ from ntkpredict.progress.observed import FLOOR, Observed, Turn
 from ntkpredict.progress.posterior import Draws, Evidence, NoisePrior, Prior, draw, posterior
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Shapes
-
-Steps = Float[np.ndarray, " points"]
+from ntkpredict.progress.types import Steps
 
 FUTURES = 400
 _BLOCK = 128
@@ -47,10 +46,11 @@ class Model:
     def draws(self, observed: Observed, futures: int, random: np.random.Generator) -> Draws:
         """Trends and noise that agree with what was observed.
 
-        No trend is quite right, so that old values tell less: their variance is last step / step
-        times as large.
+        No trend is quite right, so that old values tell less: their variance is √(last step / step)
+        times as large. On development runs of `experiments/suite` the root told best, all in all,
+        whether a run goes to its maximum.
         """
-        age = observed.steps[-1:] / observed.steps
+        age = np.sqrt(observed.steps[-1:] / observed.steps)
         variance = self.relative_rate(observed.steps) * observed.level * age
         unit = (self.noise.scale * observed.scale) ** 2
         gaps = np.maximum(np.diff(observed.steps, prepend=0.0) / self.every, _SHORTEST)

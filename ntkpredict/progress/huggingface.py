@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -18,9 +17,8 @@ from transformers import (
 )
 
 from ntkpredict.counter import HuggingFaceCounter
-from ntkpredict.forecast import Forecast
 from ntkpredict.progress.following import Following
-from ntkpredict.progress.track import Tracker
+from ntkpredict.progress.tracker import Tracker
 from ntkpredict.stopping import Watch
 
 
@@ -29,25 +27,16 @@ class Progress(TrainerCallback):
 
     Args:
         early_stopping: the run's own callback; to the last step where None.
-        forecast: of this run, made before launch.
-        console: see `ntkpredict.track`.
-        quiet: show nothing.
-        title: of the run.
-        options: of `ntkpredict.progress.Indicator`.
+        options: of `ntkpredict.track`, such as forecast. Cancel makes the Trainer save and stop.
     """
 
     def __init__(
         self,
         early_stopping: EarlyStoppingCallback | None = None,
-        *,
-        forecast: Forecast | None = None,
-        console: Console | None = None,
-        quiet: bool = False,
-        title: str = "Training",
         **options: Any,
     ) -> None:
         self._early_stopping = early_stopping
-        self._following = Following(forecast, console, title, options, quiet=quiet)
+        self._following = Following(options)
 
     @property
     def tracker(self) -> Tracker:
@@ -64,16 +53,15 @@ class Progress(TrainerCallback):
         scheduler: Any = kwargs.get("lr_scheduler")
 
         def setting() -> tuple[int | None, Watch | None, dict[str, Any]]:
-            options: dict[str, Any] = {"quiet": not state.is_world_process_zero}
             batch_size = args.train_batch_size * args.gradient_accumulation_steps
-            options["batch_size"] = batch_size * args.world_size
+            options: dict[str, Any] = {"batch_size": batch_size * args.world_size}
             if hasattr(scheduler, "lr_lambdas"):
                 options["schedule"] = scheduler.lr_lambdas[0]
             if args.eval_strategy == "steps":
                 options["every"] = state.eval_steps
             return state.max_steps, self._watch(args), options
 
-        self._following.begin(setting)
+        self._following.begin(setting, shown=state.is_world_process_zero, processes=args.world_size)
         if state.global_step:
             seen: dict[str, list[tuple[int, float, None]]] = {}
             for row in state.log_history:
@@ -84,8 +72,19 @@ class Progress(TrainerCallback):
                 known["waited"] = self._early_stopping.early_stopping_patience_counter
             self.tracker.restore(known)
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.tracker.lap("data")
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         self.tracker.advance()
+        if self.tracker.cancelled:
+            control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, *args: Any, metrics: dict[str, Any], **kwargs: Any) -> None:
         self.tracker.lap("validation")

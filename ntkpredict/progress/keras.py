@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-from rich.console import Console
 
 from ntkpredict.counter import KerasCounter, Mode
-from ntkpredict.forecast import Forecast
 from ntkpredict.progress.following import Following
-from ntkpredict.progress.track import Tracker
+from ntkpredict.progress.tracker import Tracker
 from ntkpredict.stopping import Watch
 
 _FALLING = re.compile("loss|error|mse|mae|mape|msle|entropy|hinge|poisson|divergence|huber|cosh")
@@ -28,27 +26,20 @@ class Progress(keras.callbacks.Callback):
     Args:
         early_stopping: the run's own callback; to the last epoch where None. In its mode
             ``"auto"`` metrics fall whose names say so, such as losses and errors.
-        forecast: of this run, made before launch.
-        console: see `ntkpredict.track`.
-        quiet: show nothing.
-        title: of the run.
-        options: of `ntkpredict.progress.Indicator`, such as batch_size; max_steps is needed for
-            data without a length.
+        options: of `ntkpredict.track`, such as forecast and batch_size; max_steps is needed
+            for data without a length. Batches are fetched within the steps. Cancel stops at the end
+            of the batch, which ends the epoch with what other callbacks write then; what
+            `checkpoint` writes comes before.
     """
 
     def __init__(
         self,
         early_stopping: keras.callbacks.EarlyStopping | None = None,
-        *,
-        forecast: Forecast | None = None,
-        console: Console | None = None,
-        quiet: bool = False,
-        title: str = "Training",
         **options: Any,
     ) -> None:
         super().__init__()
         self._early_stopping = early_stopping
-        self._following = Following(forecast, console, title, options, quiet=quiet)
+        self._following = Following(options)
         self._fresh = True
         self._batch = -1
 
@@ -71,6 +62,9 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.advance(batch - self._batch)  # several where steps_per_execution says so
         self._batch = batch
+        if self.tracker.cancel.asked:
+            model = self.model  # with JAX, its weights are brought up to date by this
+            model.stop_training |= self.tracker.cancelled
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self.tracker.lap("validation")

@@ -5,15 +5,16 @@ Trainer(callbacks=[EarlyStopping("val_loss"), ntkpredict.progress.lightning.Prog
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ntkpredict.counter import LightningCounter
-from ntkpredict.forecast import Forecast
 from ntkpredict.progress.following import Following
-from ntkpredict.progress.track import Tracker
+from ntkpredict.progress.tracker import Tracker
 from ntkpredict.stopping import Watch
 
 
@@ -21,24 +22,13 @@ class Progress(Callback):
     """Follows `fit`, a step a batch; its state is in Lightning's checkpoints.
 
     Args:
-        forecast: of this run, made before launch.
-        console: see `ntkpredict.track`.
-        quiet: show nothing.
-        title: of the run.
-        options: of `ntkpredict.progress.Indicator`; max_steps, in batches, is needed for data
-            without a length.
+        options: of `ntkpredict.track`, such as forecast; max_steps, in batches, is needed for data
+            without a length. Cancel sets the Trainer's `should_stop`; without a `checkpoint` of
+            yours, and unless Lightning's checkpoints are off, it writes ``cancelled.ckpt`` before.
     """
 
-    def __init__(
-        self,
-        *,
-        forecast: Forecast | None = None,
-        console: Console | None = None,
-        quiet: bool = False,
-        title: str = "Training",
-        **options: Any,
-    ) -> None:
-        self._following = Following(forecast, console, title, options, quiet=quiet)
+    def __init__(self, **options: Any) -> None:
+        self._following = Following(options)
         self._state: dict[str, Any] | None = None
         self._at_epoch_end = False
 
@@ -48,12 +38,25 @@ class Progress(Callback):
         return self._following.tracker
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._following.begin(lambda: self._setting(trainer))
+        self._following.begin(
+            lambda: self._setting(trainer),
+            shown=trainer.is_global_zero,
+            processes=trainer.world_size,
+        )
         if self._state is not None:
             self.tracker.restore(self._state)
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch:
+            self.tracker.lap("checkpoint")  # what other callbacks did at the end of the epoch
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.tracker.lap("data")
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self.tracker.advance()
+        if self.tracker.cancelled:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -85,7 +88,10 @@ class Progress(Callback):
             limits.append(int(batches) * epochs)
         if trainer.max_steps > 0:
             limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
-        options: dict[str, Any] = {"quiet": not trainer.is_global_zero}
+        options: dict[str, Any] = {}
+        if isinstance(trainer.checkpoint_callback, ModelCheckpoint):
+            folder = trainer.checkpoint_callback.dirpath or trainer.default_root_dir
+            options["checkpoint"] = partial(trainer.save_checkpoint, Path(folder, "cancelled.ckpt"))
         batch_size = getattr(trainer.train_dataloader, "batch_size", None)
         if batch_size is not None:
             options["batch_size"] = batch_size

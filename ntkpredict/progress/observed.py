@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from ntkpredict.counter import Mode
-
-Steps = Float[np.ndarray, " points"]
+from ntkpredict.progress.types import Steps
 
 _MOST = 300
-_HUGE = 1e100
+HUGE = 1e100
 """As good as infinite: squares must not overflow."""
 
 FLOOR = 0.02
@@ -51,7 +49,7 @@ class Observed:
         """
         extra = np.zeros(len(values)) if subset_variance is None else subset_variance
         order = np.argsort(steps, kind="stable")
-        usable = (np.abs(values) < _HUGE) & (steps > 0)
+        usable = (np.abs(values) < HUGE) & (steps > 0)
         order = order[usable[order]]
         if len(order) > _MOST:
             order = order[np.linspace(0, len(order) - 1, _MOST).astype(int)]
@@ -60,7 +58,7 @@ class Observed:
         return cls(steps[order], values[order], extra[order], scale or 1.0)
 
     @property
-    def level(self) -> Float[np.ndarray, " points"]:
+    def level(self) -> Steps:
         """The least value up to each point over the first one, not below a fiftieth."""
         return np.maximum(np.minimum.accumulate(self.values) / self.scale, FLOOR)
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ntkpredict.progress.estimate import Estimate
-from ntkpredict.progress.indicator import Indicator
 from ntkpredict.progress.watching import Fan
+from ntkpredict.progress.words import REMAINING, line, rows
 
 _WIDTH, _HEIGHT = 60, 8
 
@@ -33,9 +33,8 @@ class Display:
         self._live: Live | None = None
         self.interval_seconds = 1.0 if console.is_terminal else 60.0
 
-    def show(self, indicator: Indicator) -> None:
+    def show(self, estimate: Estimate, fan: Fan | None) -> None:
         """The state of things now."""
-        estimate = indicator.estimate()
         if not self._console.is_terminal:
             self._console.print(f"{self._title}: {line(estimate)}", highlight=False, soft_wrap=True)
             return
@@ -44,7 +43,7 @@ class Display:
             seen = sys.stdout.isatty()
             self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=seen)
             self._live.start()
-        self._live.update(panel(estimate, indicator.fan(), self._title), refresh=True)
+        self._live.update(panel(estimate, fan, self._title), refresh=True)
 
     def close(self) -> None:
         """Leave the last state standing."""
@@ -52,33 +51,11 @@ class Display:
             self._live.stop()
 
 
-def line(estimate: Estimate) -> str:
-    """All of it in one line."""
-    parts = [f"step {estimate.step:,} of about {estimate.steps:,.0f}"]
-    if estimate.done is not None:
-        parts.append(f"{estimate.done:.0%} done")
-    parts.append(f"{duration(estimate.seconds_passed)} passed")
-    parts.append(f"{_remaining(estimate)} remaining")
-    if estimate.at_maximum is not None:
-        parts.append(f"{estimate.at_maximum:.0%} to run to the maximum")
-    return ", ".join(parts)
-
-
 def panel(estimate: Estimate, fan: Fan | None, title: str) -> Panel:
     """All of it, with the curve."""
     table = Table.grid(padding=(0, 2))
-    table.add_row("Time passed", duration(estimate.seconds_passed))
-    table.add_row("Remaining", Text(_remaining(estimate), style="bold green"))
-    steps = f"{estimate.step:,} of about {estimate.steps:,.0f}"
-    if estimate.steps_interval is not None:
-        steps += " ({:,.0f} to {:,.0f})".format(*estimate.steps_interval)
-    table.add_row("Steps", steps)
-    if estimate.at_maximum is not None:
-        table.add_row("Runs to the maximum", f"{estimate.at_maximum:.0%} likely")
-    if estimate.units is not None:
-        money = "" if estimate.price is None else f", {estimate.price:,.2f} in money"
-        table.add_row("Cost", f"{estimate.units:,.0f} U{money}")
-        table.add_row("Speed", f"{estimate.units_per_second:,.0f} U/s")
+    for label, text in rows(estimate):
+        table.add_row(label, Text(text, style="bold green" if label == REMAINING else ""))
     parts: list[RenderableType] = [table]
     if estimate.done is not None:
         bar = Table.grid(padding=(0, 1))
@@ -114,32 +91,3 @@ def plot(fan: Fan, width: int = _WIDTH, height: int = _HEIGHT) -> Text:
     cells[row(fan.values), column(fan.steps)] = "•"
     labels = [f"{top:8.3g} ", *[" " * 9] * (height - 2), f"{bottom:8.3g} "]
     return Text("\n".join(label + "".join(cell) for label, cell in zip(labels, cells, strict=True)))
-
-
-def duration(seconds: int | float | None) -> str:
-    """In the two largest units.
-
-    >>> duration(12.3), duration(130), duration(7_500), duration(200_000), duration(None)
-    ('12 s', '2 min 10 s', '2 h 5 min', '2 d 7 h', 'unknown')
-    """
-    if seconds is None:
-        return "unknown"
-    rest = round(seconds)
-    for size, name, smaller, small in (
-        (86_400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if rest >= size:
-            return f"{rest // size} {name} {rest % size // smaller} {small}"
-    return f"{rest} s"
-
-
-def _remaining(estimate: Estimate) -> str:
-    text = duration(estimate.seconds)
-    if estimate.seconds_interval is not None:
-        low, high = map(duration, estimate.seconds_interval)
-        text += f" ({low} to {high})"
-    elif estimate.seconds is not None and estimate.steps_interval is None:
-        text += " at most"
-    return text

@@ -32,7 +32,7 @@ class NoisePrior:
         weights: their probabilities.
     """
 
-    scale: float = 0.03
+    scale: float = 0.025
     freedom: float = 2.0
     correlations: tuple[float, ...] = (0.0, 0.4, 0.75)
     weights: tuple[float, ...] = (0.4, 0.3, 0.3)

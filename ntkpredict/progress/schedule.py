@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from ntkpredict.progress.types import Steps
+
 Schedule = Callable[[int], float]
 
 _POINTS = 256
@@ -48,10 +50,10 @@ class RateTime:
         pieces = np.diff(steps) * (rates[1:] + rates[:-1]) / 2
         return cls(steps.astype(float), np.concatenate([[0], np.cumsum(pieces)]), rates)
 
-    def time(self, steps: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
+    def time(self, steps: Steps) -> Steps:
         """s(n), linear between grid points."""
         return np.interp(steps, self.steps, self.elapsed)
 
-    def rate(self, steps: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
+    def rate(self, steps: Steps) -> Steps:
         """lr_n / lr_max."""
         return np.interp(steps, self.steps, self.rates)

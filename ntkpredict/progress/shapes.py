@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ntkpredict.progress.schedule import RateTime
+from ntkpredict.progress.types import Steps
 
 Design = Float[np.ndarray, "shapes points features"]
-Steps = Float[np.ndarray, " points"]
 
 FEATURES = 3
 _CLOCKS = 15
@@ -56,9 +56,9 @@ class PowerLaws(Shapes):
     time: RateTime
     every: float
 
-    mean = (0.2, 0.8, 0.0)
-    spread = (0.3, 0.3, 0.3)
-    exponents = tuple(np.geomspace(0.25, 12.0, 8))
+    mean = (0.3, 0.7, 0.0)
+    spread = (0.3, 0.3, 0.1)
+    exponents = tuple(np.geomspace(0.15, 12.0, 16))
     delays = (1.0, 4.0, 16.0, 64.0)
     delay_weights = (0.1, 0.1, 0.3, 0.5)
 
@@ -82,15 +82,21 @@ class PowerLaws(Shapes):
 class Expected(Shapes):
     """A forecast's curves, on clocks faster and slower, at about the height that it says.
 
+    Beyond its end a curve goes on as in its last third, in the logarithm of steps.
+
     Attributes:
         steps: the forecast's grid.
         curves: one row a simulated run, over the scale of the values.
         clock: ln(real / predicted) steps, equally likely each.
+        origin: the step at which the forecast begins.
+        before: the steps up to there, and a curve at them, over the scale of the values.
     """
 
     steps: Steps
     curves: Float[np.ndarray, "runs grid"]
     clock: Float[np.ndarray, " outcomes"]
+    origin: float = 0.0
+    before: tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]] | None = None
 
     mean = (0.0, 1.0, 0.0)
     spread = (0.15, 0.3, 0.2)
@@ -105,7 +111,17 @@ class Expected(Shapes):
         """Features 1, the curve and a slow rise."""
         probabilities = (np.arange(_CLOCKS) + 0.5) / _CLOCKS
         factors = np.exp(np.quantile(self.clock, probabilities))
-        rows = [np.interp(steps / f, self.steps, row) for row in self.curves for f in factors]
-        curve = np.stack(rows)
-        rise = np.broadcast_to(steps / self.steps[-1], curve.shape)
+        since = np.maximum(steps - self.origin, 0.0)
+        told = since / factors[:, None]
+        end = self.steps[-1]
+        beyond = np.log(np.maximum(told / end, 1.0)) / np.log(1.5)
+        rows = [
+            np.interp(told, self.steps, row)
+            + beyond * (row[-1] - np.interp(end / 1.5, self.steps, row))
+            for row in self.curves
+        ]
+        curve = np.concatenate(rows)
+        if self.before is not None:
+            curve = np.where(steps <= self.origin, np.interp(steps, *self.before), curve)
+        rise = np.broadcast_to(since / end, curve.shape)
         return np.stack([np.ones_like(curve), curve, rise], axis=2)

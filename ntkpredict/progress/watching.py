@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ntkpredict.counter import TargetCounter
 from ntkpredict.forecast import Forecast
 from ntkpredict.progress.futures import FUTURES, Model, stopping_steps
-from ntkpredict.progress.observed import Observed, Turn
+from ntkpredict.progress.observed import HUGE, Observed, Turn
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Expected, PowerLaws
 from ntkpredict.stopping import Watch
@@ -98,6 +98,8 @@ class Watching:
         self._forecast = forecast
         self._total = validation_samples
         self._counted = 0
+        self._origin = 0.0
+        self._before: tuple[Stops, Stops] | None = None
 
     def add(self, value: Value) -> None:
         """One more value; one on all samples counts for the rule, where the rule looks."""
@@ -117,6 +119,21 @@ class Watching:
         waited, stopped = np.array([evaluations]), np.zeros(1, int)
         self.count = self.count._replace(waited=waited, stopped=stopped)
         self.met = None
+
+    def refresh(self, forecast: Forecast, step: int, seed: int) -> None:
+        """Expect what a forecast says that was made at the weights of this step.
+
+        Up to here its curve is the trend as known so far.
+        """
+        fitted = None if not self.values else self._model()
+        if fitted is not None:
+            model, observed, turn = fitted
+            steps = observed.steps
+            trend = np.median(self._trends(model, observed, steps, seed), axis=0)
+            self._before = (steps, turn.back(observed.scale * trend))
+        self._forecast, self._curves = forecast, _curves(forecast, self.watch.metric)
+        self._origin = float(step)
+        self.added += 1
 
     @property
     def every(self) -> float | None:
@@ -152,12 +169,17 @@ class Watching:
             return None
         model, observed, turn = known
         ahead = np.linspace(step, max(limit, step + model.every), _FAN_STEPS)
-        drawn = model.draws(observed, FUTURES, np.random.default_rng([seed, self.added]))
-        trends = np.einsum("fmi,fi->fm", model.design(ahead)[drawn.shape], drawn.theta)
+        trends = self._trends(model, observed, ahead, seed)
         values = turn.back(observed.scale * np.maximum(trends, 0))
         low, middle, high = np.quantile(values, [0.025, 0.5, 0.975], axis=0)
         past = turn.back(observed.values)
         return Fan(self.watch.metric, observed.steps, past, ahead, low, middle, high)
+
+    def _trends(
+        self, model: Model, observed: Observed, steps: Stops, seed: int
+    ) -> Float[np.ndarray, "futures points"]:
+        drawn = model.draws(observed, FUTURES, np.random.default_rng([seed, self.added]))
+        return np.einsum("fmi,fi->fm", model.design(steps)[drawn.shape], drawn.theta)
 
     def _model(self) -> tuple[Model, Observed, Turn] | None:
         every = self.every
@@ -170,7 +192,10 @@ class Watching:
             return Model((laws,), (1.0,), self._time, every), observed, turn
         curves = turn.of_values(self._curves) / observed.scale
         grid, clock = self._forecast.trajectory.steps, self._forecast.validity.clock
-        told = Expected(grid.astype(float), curves, clock)
+        before = None
+        if self._before is not None:
+            before = (self._before[0], turn.of_values(self._before[1]) / observed.scale)
+        told = Expected(grid.astype(float), curves, clock, self._origin, before)
         weights = (1 - FORECAST_WEIGHT, FORECAST_WEIGHT)
         return Model((laws, told), weights, self._time, every), observed, turn
 
@@ -190,7 +215,7 @@ class Watching:
         share = 1 / (self._total or np.inf)
         fewer = np.array([0.0 if v.samples is None else 1 / v.samples - share for v in self.values])
         # per sample errors are 0 or 1, losses about as spread as they are large
-        finite = np.clip(np.nan_to_num(values), -1e100, 1e100)
+        finite = np.clip(np.nan_to_num(values), -HUGE, HUGE)
         spread = np.abs(finite * (1 - finite)) if turn == Turn(-1.0, 1.0) else finite**2
         expected = None
         if self._curves is not None and self._forecast is not None:

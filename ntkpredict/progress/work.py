@@ -1,7 +1,8 @@
 """Work done and to do, and how fast it goes.
 
-Work is counted in U, the work of one training sample (Dong and Luo 2020, IEEE Access). A
-validation pass or a checkpoint is worth as many U as training would do in its time, so that
+Work is counted in U, the work of one training sample, waiting for it included (Dong and Luo 2020,
+IEEE Access). A validation pass or a checkpoint is worth as many U as training would do in its time,
+so that
 
     total U = U done + speed · remaining seconds
 
@@ -16,7 +17,7 @@ from typing import Literal
 
 from ntkpredict.cost import Clock
 
-Kind = Literal["training", "validation", "checkpoint"]
+Kind = Literal["training", "validation", "checkpoint", "data"]
 
 _BUCKETS = 50
 """In the window: pieces of work that are shorter are added up."""
@@ -30,20 +31,27 @@ class Pieces:
         training: steps.
         validation: passes over the validation samples; a part of them is a part of a pass.
         checkpoint: times the weights are written.
+        data: batches waited for, one a step.
     """
 
     training: int | float = 0
     validation: int | float = 0
     checkpoint: int | float = 0
+    data: int | float = 0
+
+    @property
+    def step(self) -> int | float:
+        """Seconds of a step, from the one before it, where these are seconds of a piece."""
+        return self.training + self.data
 
     def seconds(self, pace: Pieces) -> float:
         """Of all of them, at so many seconds a piece."""
         validation = self.validation * pace.validation
-        return self.training * pace.training + validation + self.checkpoint * pace.checkpoint
+        return self.training * pace.step + validation + self.checkpoint * pace.checkpoint
 
     def units(self, pace: Pieces, batch_size: int | float) -> float:
         """Their work in U."""
-        return batch_size * self.seconds(pace) / pace.training
+        return batch_size * self.seconds(pace) / pace.step
 
 
 class _Window:
@@ -68,6 +76,9 @@ class _Window:
         buckets.append([now, pieces, seconds])
         while len(buckets) > 1 and buckets[0][0] < now - window:
             buckets.popleft()
+
+    def seconds(self, now: float, window: float) -> float:
+        return sum((b[2] for b in self._buckets if b[0] >= now - window), 0.0)
 
     def pace(self, now: float, window: float) -> float | None:
         recent = [b for b in self._buckets if b[0] >= now - window] or list(self._buckets)[-1:]
@@ -132,6 +143,14 @@ class Meter:
     def done(self) -> Pieces:
         """What was done."""
         return Pieces(**{kind: window.pieces for kind, window in self._kinds.items()})
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the time in the window, by kind of work; empty where none was done."""
+        now = self._clock()
+        seconds = {kind: row.seconds(now, self._window) for kind, row in self._kinds.items()}
+        total = sum(seconds.values())
+        return {kind: part / total for kind, part in seconds.items()} if total else {}
 
     @property
     def pace(self) -> Pieces | None:

@@ -9,6 +9,7 @@ import pytest
 import ntkpredict as ntp
 from ntkpredict import cli
 from ntkpredict.options import Predict
+from ntkpredict.progress.page import Page
 
 from . import problems
 from .conftest import Outcome
@@ -362,6 +363,22 @@ class TestResults:
         outcome = command("train", *task, *arguments)
         assert outcome.code == 0
         assert None in outcome.result["trajectory"]["train"]["loss"][0]
+
+    def test_train_can_be_served_and_cancelled(self, command, task, tmp_path, monkeypatch):
+        class Eager(Page):
+            def __init__(self, title, cancel, port=0):
+                super().__init__(title, cancel, port)
+                cancel.ask()
+
+        monkeypatch.setattr("ntkpredict.progress.page.Page", Eager)
+        kept = ("--history", tmp_path / "h.sqlite", "--json")
+        outcome = command("train", *task, "--serve", "--checkpoints", tmp_path / "c", *kept)
+        assert outcome.code == 0
+        assert outcome.result["trained_steps"] == 0
+        assert "linear on points: http://127.0.0.1:" in outcome.err
+        assert "cancelled after 0 steps" in outcome.err
+        assert command("history", "list", *kept).out == ""
+        assert [path.name for path in (tmp_path / "c").iterdir()] == ["0"]
 
     def test_train_goes_on_from_checkpoints(self, command, task, tmp_path):
         arguments = (*task, "--until", "steps>=40", "--checkpoints", tmp_path / "run", "--json")

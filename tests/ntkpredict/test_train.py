@@ -433,6 +433,32 @@ class TestResume:
         assert further.steps == direct.steps
         assert_same_curves(further, direct)
 
+    def test_a_cancelled_run_goes_on_from_where_it_was(self, mlp, data, plan, tmp_path):
+        grid = np.array([0, 10, plan.max_steps])
+        whole = ntp.train(mlp, data, plan, evaluations=grid)
+        tracker = ntp.track(iter(()), max_steps=plan.max_steps, quiet=True)
+        step = TrainingStep.__call__
+        calls = []
+
+        def cancelled(self, state, index):
+            calls.append(index)
+            if len(calls) == 17:
+                tracker.cancel.ask()
+            return step(self, state, index)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TrainingStep, "__call__", cancelled)
+            first = ntp.train(
+                mlp, data, plan, evaluations=grid, checkpoints=tmp_path, tracker=tracker
+            )
+        assert (first.trained_steps, first.steps) == (17, None)
+        assert tracker.indicator.step == 17
+        again = ntp.track(iter(()), "val_loss<=0.001", max_steps=plan.max_steps, quiet=True)
+        resumed = ntp.train(mlp, data, plan, evaluations=grid, checkpoints=tmp_path, tracker=again)
+        assert_same_curves(resumed, whole)
+        assert again.indicator.step == plan.max_steps
+        assert [v.step for v in again.indicator._watching[0].values] == grid.tolist()
+
     def test_a_diverging_run_can_be_resumed(self, linear, data, tmp_path):
         plan = ntp.Plan.sgd(1e8, batch_size=8, max_steps=30, loss="squared_error")
         whole = ntp.train(linear, data, plan, checkpoints=tmp_path, checkpoint_every=20)

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 import ntkpredict as ntp
+from ntkpredict.progress.following import Following
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,25 @@ class TestKeras:
         progress = Progress(quiet=True, batch_size=-1)
         with pytest.warns(RuntimeWarning, match="cannot start, training goes on"):
             assert len(fit(progress, epochs=2).epoch) == 2
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    def test_cancel_stops_within_the_epoch(self, fit, tmp_path):
+        import keras
+
+        from ntkpredict.progress.keras import Progress
+
+        path = tmp_path / "cancelled.keras"
+        progress = Progress(quiet=True, serve=True, checkpoint=lambda: progress.model.save(path))
+
+        class Watcher(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None):
+                if progress.tracker.indicator.step == 5:
+                    progress.tracker.cancel.ask()
+
+        assert len(fit(progress, Watcher()).epoch) == 2
+        assert progress.tracker.indicator.step == 6
+        assert progress.tracker.url.startswith("http://127.0.0.1:")
+        assert keras.models.load_model(path).count_params() == 5
 
     @pytest.mark.parametrize(
         ("monitor", "mode"),
@@ -197,10 +217,28 @@ class TestHuggingFace:
         assert indicator.meter.done.training == 8
         assert indicator._watching[0].count.waited[0] == again.early_stopping_patience_counter == 2
 
+    def test_cancel_saves_and_stops(self, train, tmp_path):
+        from transformers import TrainerCallback
+
+        from ntkpredict.progress.huggingface import Progress
+
+        progress = Progress(quiet=True)
+
+        class Watcher(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == 6:
+                    progress.tracker.cancel.ask()
+
+        trainer = train([progress, Watcher()])
+        assert trainer.state.global_step == 7
+        assert (tmp_path / "checkpoint-7" / "trainer_state.json").exists()
+
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 class TestLightning:
     @pytest.fixture
     def fit(self, data, tmp_path):
@@ -308,6 +346,34 @@ class TestLightning:
         )
         assert progress.tracker.indicator.step == 20
         assert len(progress.tracker.indicator._watching[0].values) == 5
+
+    def test_cancel_saves_and_stops(self, fit, tmp_path):
+        import lightning.pytorch as pl
+
+        from ntkpredict.progress.lightning import Progress
+
+        progress = Progress(quiet=True)
+
+        class Watcher(pl.Callback):
+            def on_train_batch_start(self, trainer, *args):
+                if trainer.global_step == 6:
+                    progress.tracker.cancel.ask()
+
+        assert fit([progress, Watcher()]).global_step == 7
+        resume = tmp_path / "checkpoints" / "cancelled.ckpt"
+        assert fit([Progress(quiet=True)], resume=resume, max_epochs=3).global_step == 12
+
+
+def test_a_run_of_several_processes_cannot_be_cancelled():
+    following = Following({"quiet": True})
+    following.begin(lambda: (9, None, {}), processes=2)
+    following.tracker.cancel.ask()
+    assert not following.tracker.stopped
+
+
+def test_a_bad_port_is_told_before_training(refused):
+    with refused("serve: got -1; expected"):
+        Following({"serve": -1})
 
 
 def test_forecasts_are_known_by_the_frameworks_names(forecast):

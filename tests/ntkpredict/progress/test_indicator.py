@@ -1,5 +1,6 @@
 """The indicator beside runs that are played on a clock of the test's own."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import ntkpredict as ntp
 from ntkpredict.counter import KerasCounter
 from ntkpredict.progress.indicator import Indicator
 from ntkpredict.stopping import Watch
+from sde import Curve
 
 UNTIL = ntp.EarlyStopping(5, every=20)
 
@@ -49,6 +51,45 @@ def test_the_interval_holds_the_real_time(clock, run, stop, share):
     assert low <= run.seconds(now, stop) <= high
     assert abs(estimate.steps - stop) < 2000 - stop
     assert estimate.seconds_passed == pytest.approx(run.seconds(0, now))
+
+
+def trend(steps):
+    """Of the run."""
+    return 0.5 + 1.8 * np.exp(-steps / 240)
+
+
+@pytest.fixture
+def refreshed(clock, run, forecast):
+    """Without a forecast up to step 300, then with one made there; the fan before and after."""
+
+    def play(curve, until=300):
+        indicator = Indicator(UNTIL, 2000, clock=clock)
+        run.play(indicator, clock, 300)
+        before = indicator.fan()
+        rows = curve(forecast.trajectory.steps) * np.array([[1.0], [1.03]])
+        curves = Curve(rows, np.zeros_like(rows))
+        trajectory = ntp.Trajectory(forecast.trajectory.steps, curves, curves)
+        sure = dataclasses.replace(forecast.validity, clock=np.linspace(-0.1, 0.1, 21))
+        indicator.refresh(dataclasses.replace(forecast, trajectory=trajectory, validity=sure))
+        run.play(indicator, clock, until)
+        return indicator, before
+
+    return play
+
+
+def test_a_forecast_made_on_the_way_tells_at_once(refreshed):
+    indicator, before = refreshed(lambda steps: trend(300 + steps))
+    after = indicator.fan()
+    errors = [np.abs(fan.middle - trend(fan.ahead)).mean() for fan in (before, after)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_wrong_forecast_made_on_the_way_is_soon_not_believed(refreshed, stop):
+    indicator, _ = refreshed(lambda steps: 1.0 - 0.9 * steps / 2000, until=stop - 200)
+    estimate = indicator.estimate()
+    low, high = estimate.steps_interval
+    assert low <= stop <= high
+    assert estimate.at_maximum < 0.1
 
 
 def test_a_forecast_tells_before_the_first_step(clock, run, stop, forecast):

@@ -16,8 +16,9 @@ from rich.console import Console
 
 import ntkpredict as ntp
 from ntkpredict.progress.extra import ExtraPoints
-from ntkpredict.progress.panel import duration, line, panel, plot
+from ntkpredict.progress.panel import panel, plot
 from ntkpredict.progress.watching import Fan
+from ntkpredict.progress.words import line, rows
 from sde import Curve
 
 UNTIL = ntp.EarlyStopping(5, every=20)
@@ -50,6 +51,26 @@ class TestTrack:
         pace = progress.indicator.meter.pace
         assert pace.training == pytest.approx(run.step_seconds)
         assert pace.validation == pytest.approx(run.pass_seconds)
+
+    def test_waiting_for_data_is_told_apart(self, clock):
+        def batches():
+            for i in range(100):
+                clock.wait(0.3)
+                yield i
+
+        progress = ntp.track(batches(), max_steps=100, batch_size=6, quiet=True, clock=clock)
+        for i in progress:
+            clock.wait(0.2)
+            progress.report(validation_loss=1.0)
+            clock.wait(0.1)  # what follows a report is not data
+            if i == 9:
+                break
+        estimate = progress.estimate()
+        assert (estimate.pace.training, estimate.pace.data) == pytest.approx((0.3, 0.3), rel=0.05)
+        assert estimate.seconds == pytest.approx(90 * 0.6, rel=0.05)
+        assert estimate.units_per_second == pytest.approx(10, rel=0.05)
+        assert estimate.shares["data"] == pytest.approx(0.5, rel=0.05)
+        assert dict(rows(estimate))["Time goes to"] == "training 49%, waiting for data 51%"
 
     def test_a_forecast_brings_its_rule_and_its_budget(self, clock, forecast):
         progress = ntp.track(forecast, quiet=True, clock=clock)
@@ -267,6 +288,22 @@ class TestDisplay:
         for part in ("Time passed", "Remaining", "U/s", "in money", "validation_loss", "•", "░"):
             assert part in text
 
+    def test_scalars_for_tensorboard(self, clock, run, forecast, tmp_path):
+        progress = ntp.track(forecast, tensorboard=tmp_path, quiet=True, clock=clock)
+        play(progress, clock, run)
+        progress.close()
+        told = {}
+        for event in _events(tmp_path):
+            for value in event.summary.value:
+                told.setdefault(value.tag, {})[event.step] = value.simple_value
+        estimate = progress.estimate()
+        assert told["progress/expected_steps"][estimate.step] == estimate.steps
+        assert told["progress/seconds_remaining"][estimate.step] == 0
+        low, high = (told[f"progress/seconds_remaining_{end}"] for end in ("low", "high"))
+        assert all(low[step] <= high[step] for step in low)
+        assert len(low) > 5
+        assert told["progress/seconds_per_piece/validation"][estimate.step] == pytest.approx(0.5)
+
     def test_before_anything_is_known(self, clock):
         estimate = ntp.track(10, UNTIL, quiet=True, clock=clock).estimate()
         assert line(estimate) == "step 0 of about 10, 0 s passed, unknown remaining"
@@ -278,11 +315,17 @@ class TestDisplay:
         text = plot(Fan("loss", steps, flat, steps + 3, flat, flat, flat)).plain
         assert text.count("\n") == 7
 
-    @pytest.mark.parametrize(
-        ("seconds", "text"), [(0.2, "0 s"), (59.6, "1 min 0 s"), (86_399, "23 h 59 min")]
-    )
-    def test_duration(self, seconds, text):
-        assert duration(seconds) == text
+
+def _events(folder):
+    """Records are an 8-byte length, 4 bytes of checksum, the event and 4 more."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = folder.iterdir()
+    data, at = path.read_bytes(), 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        yield Event.FromString(data[at + 12 : at + 12 + size])
+        at += size + 16
 
 
 def test_the_default_console_is_the_standard_error(capsys):

@@ -22,7 +22,7 @@ def test_each_kind_has_its_pace(clock):
         meter.lap("validation")
         clock.wait(0.2)
         meter.lap("checkpoint")
-    assert dataclasses.astuple(meter.pace) == pytest.approx((0.1, 0.7, 0.2))
+    assert dataclasses.astuple(meter.pace) == pytest.approx((0.1, 0.7, 0.2, 0))
     assert meter.done == Pieces(50, 5, 5)
     assert meter.seconds == pytest.approx(5 * 1.9)
 
@@ -106,13 +106,13 @@ def test_total_is_done_and_speed_times_remaining(clock, seed):
     meter, batch = Meter(clock, window=random.uniform(1, 60)), int(random.integers(1, 512))
     for _ in range(random.integers(1, 60)):
         clock.wait(random.exponential())
-        meter.lap(random.choice(["training", "training", "validation", "checkpoint"]))
+        meter.lap(random.choice(["training", "training", "validation", "checkpoint", "data"]))
     clock.wait(random.exponential())
     meter.lap("training")
     pace, done = meter.pace, meter.done
-    left = Pieces(*random.uniform(0, 1000, size=3))
+    left = Pieces(*random.uniform(0, 1000, size=4))
     total = Pieces(*np.add(dataclasses.astuple(done), dataclasses.astuple(left)))
-    speed = batch / pace.training
+    speed = batch / pace.step
     assert total.units(pace, batch) == pytest.approx(
         done.units(pace, batch) + speed * left.seconds(pace)
     )
