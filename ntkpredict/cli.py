@@ -43,7 +43,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     """
     import ntkpredict as ntp
     from ntkpredict import display
-    from ntkpredict.history import choose
+    from ntkpredict.history import History
     from ntkpredict.score import score
 
     _check_writable(command.save)
@@ -56,7 +56,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
     data = ntp.load_data(command.data)
-    history = choose(command.history)
+    history = History.choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
             result: Any = ntp.train(
@@ -97,10 +97,10 @@ def recall(command: Recall, console: Console) -> None:
     Raises:
         ValueError: records that are not there, or nothing to do it with.
     """
-    from ntkpredict.history import choose
+    from ntkpredict.history import History
     from ntkpredict.history_table import show_records
 
-    history = choose(command.history)
+    history = History.choose(command.history)
     if history is None:
         msg = "history: it is off; expected a file"
         raise ValueError(msg)

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["forecast", "run"]
 VARIABLE = "NTKPREDICT_HISTORY"
-"""Of the environment: another path, or ``off``."""
+"""Of the environment: another path, or ``off``; what `History.choose` goes by."""
 
 _PATIENCE_SECONDS = 60.0
 """How long one process waits for the others."""
@@ -107,11 +107,21 @@ class History:
     """The file. It is made when it is first written to.
 
     Args:
-        path: of the file; `default_path` where None.
+        path: of the file.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = default_path() if path is None else Path(path)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def choose(cls, path: str | None = None) -> History | None:
+        """The history of that path, and none at all where it is ``off``.
+
+        Where None, what the environment variable NTKPREDICT_HISTORY says in the same way, or else
+        the file in the user's state directory.
+        """
+        chosen = path or os.environ.get(VARIABLE) or default_path()
+        return None if chosen == "off" else cls(chosen)
 
     def add(self, kind: Kind, session: str, task: Task, result: dict[str, Any]) -> int:
         """Keep a result, and return its number once it is safe on disk.
@@ -193,9 +203,7 @@ class History:
 
 
 def default_path() -> Path:
-    """The user's state directory, as the platform has it, or what the environment says."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
+    """In the user's state directory, where the platform has it."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -203,12 +211,6 @@ def default_path() -> Path:
     else:
         folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return folder / "ntkpredict" / "history.sqlite"
-
-
-def choose(path: str | None) -> History | None:
-    """The history of that path, the default one where None, and none at all where ``off``."""
-    named = os.environ.get(VARIABLE) if path is None else path
-    return None if named == "off" else History(named)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
