@@ -2,12 +2,14 @@
 
 from linearize import Network
 from ntkpredict.budget import Budget
+from ntkpredict.calibration import Calibration
 from ntkpredict.candidate import Candidate
 from ntkpredict.compare import compare
 from ntkpredict.cost import CostModel, measure_cost
 from ntkpredict.data import Data, load_data
 from ntkpredict.forecast import Forecast
 from ntkpredict.history import History, Record
+from ntkpredict.imports import import_runs
 from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
@@ -33,6 +35,7 @@ __all__ = [
     "AnyOf",
     "Best",
     "Budget",
+    "Calibration",
     "Candidate",
     "Comparison",
     "Converged",
@@ -59,6 +62,7 @@ __all__ = [
     "Trajectory",
     "Validation",
     "compare",
+    "import_runs",
     "load_data",
     "measure_cost",
     "parse",

@@ -87,7 +87,8 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     )
     for fraction in FRACTIONS:
         target = TargetLoss(relative=fraction)
-        steps, interval = predicted_steps(forecast.trajectory, target, forecast.validity.clock)
+        told = forecast.validity
+        steps, interval = predicted_steps(forecast.trajectory, target, told.clock, told.shift)
         if steps is not None:
             loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
             table.add_row(
@@ -113,6 +114,8 @@ def _validity(validity: Validity) -> str:
     return (
         f"How far to trust it: [bold]{validity.word}[/]; half of such forecasts were within "
         f"{100 * validity.error:.0f} % of the real steps."
+        + f" Calibrated on {validity.own_runs} of your own runs."
+        * bool(validity.own_runs)
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from linearize import HeadExactTangent, LinearTangent, Network, Projection, check
 from linearize.tangent import Mode
 from linearize.types import Progress
+from ntkpredict.calibration import Calibration
 from ntkpredict.cost import Clock, CostModel, measure_cost
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
@@ -22,7 +23,6 @@ from ntkpredict.refine import measured
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
-from ntkpredict.validity import Validity
 from sde import (
     Curve,
     Problem,
@@ -56,6 +56,7 @@ def predict(
     solver: SolverName = "auto",
     projection: Projection | None = None,
     seeds: int = 8,
+    calibration: Calibration = Calibration(),  # noqa: B008 (frozen)
     report: Report | None = None,
     clock: Clock = time.perf_counter,
 ) -> Forecast:
@@ -79,6 +80,8 @@ def predict(
         projection: of parameter space, see `linearize`.
         seeds: how many minibatch orders to simulate; ``"spectral"`` gives their expectation alone,
             and an interval without their noise.
+        calibration: what forecasts were off by, for the interval; `Calibration.of` a history adds
+            the user's own to what is shipped.
         report: for progress bars.
         clock: seconds since some moment.
 
@@ -118,8 +121,8 @@ def predict(
         problem = measured(problem, path)
         trajectory = simulation.solve(solved_by, problem, report("simulating again"), frozen)
         watch.lap("second simulation")
-    validity = Validity.of(simulation.signals(problem, trajectory, frozen, stable, path))
-    steps, interval = predicted_steps(trajectory, until, validity.clock)
+    validity = calibration.validity(simulation.signals(problem, trajectory, frozen, stable, path))
+    steps, interval = predicted_steps(trajectory, until, validity.clock, validity.shift)
     seconds, seconds_interval = in_seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
         steps=steps,

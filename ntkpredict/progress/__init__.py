@@ -13,6 +13,8 @@ from ntkpredict.counter import (
 )
 from ntkpredict.progress.estimate import Estimate
 from ntkpredict.progress.indicator import Indicator
+from ntkpredict.progress.noise import noise_prior
+from ntkpredict.progress.posterior import NoisePrior
 from ntkpredict.progress.track import Tracker, track
 from ntkpredict.stopping import Watch
 
@@ -24,8 +26,10 @@ __all__ = [
     "Indicator",
     "KerasCounter",
     "LightningCounter",
+    "NoisePrior",
     "TargetCounter",
     "Tracker",
     "Watch",
+    "noise_prior",
     "track",
 ]

@@ -14,6 +14,7 @@ from ntkpredict.forecast import Forecast
 from ntkpredict.progress.estimate import Estimate, Range
 from ntkpredict.progress.extra import ExtraPoints
 from ntkpredict.progress.mode import half_sample_mode
+from ntkpredict.progress.posterior import NoisePrior
 from ntkpredict.progress.schedule import RateTime, Schedule
 from ntkpredict.progress.watching import Fan, Value, Watching
 from ntkpredict.progress.work import Kind, Meter, Pieces
@@ -33,6 +34,7 @@ class Indicator:
         validation_samples: how many there are.
         price_per_hour: of the machine.
         start: steps done before, by a run that is now resumed.
+        noise: of the metrics, what earlier runs tell; see `noise_prior`.
         window: seconds over which speed is measured.
         seed: of the simulated futures.
         clock: seconds since some moment.
@@ -53,6 +55,7 @@ class Indicator:
         validation_samples: int | None = None,
         price_per_hour: float | None = None,
         start: int = 0,
+        noise: NoisePrior = NoisePrior(),  # noqa: B008 (frozen)
         window: float = 30.0,
         seed: int = 0,
         clock: Clock = time.monotonic,
@@ -78,6 +81,7 @@ class Indicator:
                 every=every,
                 forecast=forecast,
                 validation_samples=validation_samples,
+                noise=noise,
             )
             for watch in watches
         )

@@ -228,7 +228,7 @@ def track(
         title: of the run.
         clock: seconds since some moment.
         options: of `Indicator`: batch_size, every, schedule, validation_samples, price_per_hour,
-            start, window, seed.
+            start, noise, window, seed.
 
     Raises:
         ValueError: no length, or a value outside of its range.
