@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ntkpredict.cost import CostModel
 from ntkpredict.history import History, Record
 from ntkpredict.validity import Signals, Validity, scale
 
@@ -26,6 +27,9 @@ FEWEST = 8
 
 LATEST = 400
 """Records of a history that are looked at."""
+
+FEWEST_STEPS = 50
+"""Of a run that tells what a step costs."""
 
 FAR = float(np.log(100.0))
 """ln(real / predicted) of a run that did not get there within its budget."""
@@ -38,10 +42,13 @@ class Pair:
     Attributes:
         signals: of the forecast.
         log_ratio: ln(real / simulated) steps.
+        cost_ratio: seconds of a step of the run over those of a batch timed before it; None where
+            it is too short to tell.
     """
 
     signals: Signals
     log_ratio: float
+    cost_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,16 @@ class Calibration:
         shift = float(np.median(own)) * unit
         clock = conformal(own, shipped.clock / unit) * unit
         return replace(Validity.told(signals, clock, shift), own_runs=len(own))
+
+    def cost(self, measured: CostModel) -> CostModel:
+        """What a step will cost, from what a timed batch does: 5 %, median and 95 % of own runs."""
+        ratios = [pair.cost_ratio for pair in self.pairs if pair.cost_ratio is not None]
+        if len(ratios) < FEWEST:
+            return measured
+        low, middle, high = np.quantile(ratios, [0.05, 0.5, 0.95])
+        timed = measured.batch_seconds[1]
+        seconds = (float(low * timed), float(middle * timed), float(high * timed))
+        return replace(measured, batch_seconds=seconds, own_ratio=float(middle))
 
     def _like(self, signals: Signals) -> list[Pair]:
         return [pair for pair in self.pairs if pair.signals.kernel == signals.kernel]
@@ -126,4 +143,11 @@ def _pair(forecast: dict[str, Any], run: dict[str, Any]) -> Pair | None:
         return None
     told, real = forecast["validity"], run["steps"]
     ratio = FAR if real is None else float(np.log(max(real, 1e-9) / forecast["steps"]))
-    return Pair(Signals(**told["signals"]), ratio + told.get("shift", 0.0))
+    cost = forecast["cost"]
+    timed = cost["batch_seconds"][1] / cost.get("own_ratio", 1.0)
+    steps = run["trained_steps"]
+    return Pair(
+        signals=Signals(**told["signals"]),
+        log_ratio=ratio + told.get("shift", 0.0),
+        cost_ratio=run["seconds"] / steps / timed if steps >= FEWEST_STEPS else None,
+    )

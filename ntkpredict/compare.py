@@ -97,6 +97,7 @@ def compare(
         progress=report("timing batches"),
         clock=clock,
     )
+    costs = {size: calibration.cost(cost) for size, cost in costs.items()}
     refuse_if_met(until, TrainingStep(network, data, plans[0]))
     watch.lap("cost of a batch")
     limits = {

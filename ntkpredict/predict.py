@@ -97,6 +97,7 @@ def predict(
     report = report or (lambda _: lambda _done, _total: None)
     watch = Watch(clock)
     cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
+    cost = calibration.cost(cost)
     refuse_if_met(until, TrainingStep(network, data, plan))
     watch.lap("cost of a batch")
     simulation = Simulation(network, data, plan, outputs, samples, seeds, until)

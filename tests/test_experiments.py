@@ -1,4 +1,5 @@
 import json
+import math
 import runpy
 from pathlib import Path
 
@@ -61,3 +62,33 @@ def test_the_compare_experiment_runs_on_one_small_case(tmp_path):
     for row in results["alone"]:
         assert row["compare"] == pytest.approx(row["predict"], rel=0.05)
     assert (tmp_path / "figure.png").exists()
+
+
+def test_the_rankings_of_the_suite_are_what_their_file_says(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "compare" / "ranking.py"))["main"]
+    results = main(folder=tmp_path)
+    assert results == json.loads((EXPERIMENTS / "compare" / "ranking.json").read_text())
+    summary = {(r["split"], r["criterion"], r["chooser"]): r for r in results["summary"]}
+    for criterion in ("steps", "seconds"):
+        ours, chance = (summary["development", criterion, c] for c in ("ours", "random"))
+        assert chance["tau"] == 0
+        assert ours["tau"] > 0.5
+        assert ours["ratio"] < chance["ratio"]
+    assert (tmp_path / "ranking.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("steps", "budgets", "expected"),
+    [
+        ((30, 40), (100, 100), -1),
+        ((math.inf, 40), (100, 100), 1),
+        ((math.inf, 40), (35, 100), 0),  # it might have been the faster one
+        ((30, math.inf), (100, 35), -1),
+        ((math.inf, math.inf), (100, 35), 0),
+    ],
+)
+def test_orders_of_plans_that_budgets_let_one_tell(steps, budgets, expected):
+    names = runpy.run_path(str(EXPERIMENTS / "compare" / "ranking.py"))
+    plans = [names["Entry"]("sgd", 0.1, 32, None, budget, 0.0, 1.0, {}) for budget in budgets]
+    assert names["order"](*plans, steps, "steps") == expected
+    assert names["order"](*plans[::-1], steps[::-1], "steps") == -expected

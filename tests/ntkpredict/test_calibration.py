@@ -91,25 +91,32 @@ def test_the_point_moves_to_where_the_users_runs_were():
     assert told.word == "good"
 
 
-def forecast(steps, **validity):
+def forecast(steps, own_ratio=1.0, **validity):
     told = {"signals": dataclasses.asdict(SIGNALS), **validity}
-    return {"steps": steps, "validity": told}
+    cost = ntp.CostModel(1.0, (0.1, 0.1 * own_ratio, 0.2), 0.0, 20, own_ratio)
+    return {"steps": steps, "validity": told, "cost": dataclasses.asdict(cost)}
+
+
+def real(steps, trained=20):
+    return {"steps": steps, "seconds": 0.12 * trained, "trained_steps": trained}
 
 
 def test_pairs_are_the_latest_run_and_forecast_of_each_task(tmp_path):
     history = History(tmp_path / "history.sqlite")
     other = dataclasses.replace(TASK, plan="sgd, lr 0.2")
     history.add("forecast", "a", TASK, forecast(50.0))
-    history.add("forecast", "b", TASK, forecast(100.0, shift=0.5))
-    history.add("run", "b", TASK, {"steps": 150.0})
-    history.add("run", "c", other, {"steps": 10.0})  # not forecast before
+    history.add("forecast", "b", TASK, forecast(100.0, own_ratio=1.5, shift=0.5))
+    history.add("run", "b", TASK, real(150.0, 150))
+    history.add("run", "c", other, real(10.0))  # not forecast before
     history.add("forecast", "d", other, forecast(None))
-    history.add("run", "d", other, {"steps": 20.0})  # said to be out of reach
+    history.add("run", "d", other, real(20.0))  # said to be out of reach
     far = dataclasses.replace(TASK, data_fingerprint="e")
     history.add("forecast", "f", far, forecast(30.0))
-    history.add("run", "f", far, {"steps": None})
+    history.add("run", "f", far, real(None))
     found = pairs(history.records())
-    assert found == (Pair(SIGNALS, np.log(1.5) + 0.5), Pair(SIGNALS, FAR))
+    assert [pair.log_ratio for pair in found] == [np.log(1.5) + 0.5, FAR]
+    assert found[0].cost_ratio == pytest.approx(1.2)
+    assert (found[1].signals, found[1].cost_ratio) == (SIGNALS, None)
     assert Calibration.of(history).pairs == found
     assert pairs(history.records(latest=2)) == found[1:]
 
@@ -120,6 +127,16 @@ def test_without_a_history_or_with_a_damaged_one_there_is_what_is_shipped(tmp_pa
     (tmp_path / "broken").write_text("x" * 5000)
     with pytest.warns(UserWarning, match="not calibrated on own runs: history: "):
         assert Calibration.of(History(tmp_path / "broken")) == Calibration()
+
+
+def test_steps_cost_what_they_did_in_the_users_runs():
+    measured = ntp.CostModel(1.0, (0.09, 0.1, 0.3), 0.5, 20)
+    own = [Pair(SIGNALS, 0.0, 1.2 + 0.01 * i) for i in range(-5, 6)]
+    told = Calibration((*own, *9 * [Pair(SIGNALS, 0.0)])).cost(measured)
+    assert told.batch_seconds == pytest.approx((0.1155, 0.12, 0.1245))
+    assert told.own_ratio == pytest.approx(1.2)
+    assert (told.compile_seconds, told.validation_seconds) == (1.0, 0.5)
+    assert Calibration(tuple(own[: FEWEST - 1])).cost(measured) == measured
 
 
 def slow(kernel):
