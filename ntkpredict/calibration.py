@@ -12,6 +12,7 @@ the next run with probability at least (n - 1)/(n + 1) before.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,6 +101,9 @@ class Calibration:
         return [pair for pair in self.pairs if pair.signals.kernel == signals.kernel]
 
 
+SHIPPED = Calibration()
+
+
 def conformal(
     own: Float[np.ndarray, " runs"], shipped: Float[np.ndarray, " outcomes"]
 ) -> Float[np.ndarray, " outcomes"]:
@@ -122,7 +126,8 @@ def conformal(
 def pairs(records: list[Record]) -> tuple[Pair, ...]:
     """The latest real run of each task, with the latest forecast made of it before.
 
-    A run that goes on without an answer in its forecast tells nothing of its clock.
+    A run that goes on without an answer in its forecast tells nothing of its clock; records of
+    another version are passed over.
     """
     forecasts: dict[tuple[str, ...], Record] = {}
     found: dict[tuple[str, ...], Pair] = {}
@@ -132,9 +137,10 @@ def pairs(records: list[Record]) -> tuple[Pair, ...]:
         if record.kind == "forecast":
             forecasts[key] = record
         elif key in forecasts and task.until:
-            pair = _pair(forecasts[key].result, record.result)
-            if pair is not None:
-                found[key] = pair
+            with suppress(KeyError, TypeError, ValueError):
+                pair = _pair(forecasts[key].result, record.result)
+                if pair is not None:
+                    found[key] = pair
     return tuple(found.values())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from linearize import HeadExactTangent, LinearTangent, Network, Projection, check
 from linearize.tangent import Mode
 from linearize.types import Progress
-from ntkpredict.calibration import Calibration
+from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.cost import Clock, CostModel, measure_cost
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
@@ -56,7 +56,7 @@ def predict(
     solver: SolverName = "auto",
     projection: Projection | None = None,
     seeds: int = 8,
-    calibration: Calibration = Calibration(),  # noqa: B008 (frozen)
+    calibration: Calibration = SHIPPED,
     report: Report | None = None,
     clock: Clock = time.perf_counter,
 ) -> Forecast:

@@ -14,7 +14,7 @@ from ntkpredict.forecast import Forecast
 from ntkpredict.progress.estimate import Estimate, Range
 from ntkpredict.progress.extra import ExtraPoints
 from ntkpredict.progress.mode import half_sample_mode
-from ntkpredict.progress.posterior import NoisePrior
+from ntkpredict.progress.posterior import SHIPPED, NoisePrior
 from ntkpredict.progress.schedule import RateTime, Schedule
 from ntkpredict.progress.watching import Fan, Value, Watching
 from ntkpredict.progress.work import Kind, Meter, Pieces
@@ -55,7 +55,7 @@ class Indicator:
         validation_samples: int | None = None,
         price_per_hour: float | None = None,
         start: int = 0,
-        noise: NoisePrior = NoisePrior(),  # noqa: B008 (frozen)
+        noise: NoisePrior = SHIPPED,
         window: float = 30.0,
         seed: int = 0,
         clock: Clock = time.monotonic,

@@ -18,7 +18,7 @@ from scipy.special import digamma, polygamma
 from ntkpredict.history import History, Record
 from ntkpredict.progress.futures import Model
 from ntkpredict.progress.observed import Observed, Turn
-from ntkpredict.progress.posterior import NoisePrior
+from ntkpredict.progress.posterior import SHIPPED, NoisePrior
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import PowerLaws
 from ntkpredict.record import to_trajectory
@@ -50,19 +50,18 @@ def noise_prior(history: History | None) -> NoisePrior:
 
     Without any it is what is shipped; a history that cannot be read is a warning.
     """
-    shipped = NoisePrior()
     if history is None:
-        return shipped
+        return SHIPPED
     try:
         records = history.records(latest=LATEST)
     except OSError as error:
         warnings.warn(f"no noise prior from own runs: {error}", stacklevel=2)
-        return shipped
-    found = [noise for record in records if (noise := _noise(record, shipped)) is not None]
-    return pooled(found, shipped) if found else shipped
+        return SHIPPED
+    found = [noise for record in records if (noise := _noise(record)) is not None]
+    return pooled(found) if found else SHIPPED
 
 
-def pooled(runs: list[Noise], shipped: NoisePrior) -> NoisePrior:
+def pooled(runs: list[Noise], shipped: NoisePrior = SHIPPED) -> NoisePrior:
     """The prior whose ln σ² has the mean and the variance of these runs and the shipped prior."""
     logs = np.array([run.log_variance for run in runs])
     half = shipped.freedom / 2
@@ -79,11 +78,14 @@ def pooled(runs: list[Noise], shipped: NoisePrior) -> NoisePrior:
     return NoisePrior(scale, freedom, shipped.correlations, tuple(weights.tolist()))
 
 
-def _noise(record: Record, prior: NoisePrior) -> Noise | None:
+def _noise(record: Record) -> Noise | None:
     """Of a run's validation loss, or of its accuracy where there is none."""
     if record.kind != "run":
         return None
-    trajectory = to_trajectory(record.result["trajectory"])
+    try:
+        trajectory = to_trajectory(record.result["trajectory"])
+    except (KeyError, TypeError, ValueError):  # of another version
+        return None
     if trajectory.validation is None:
         return None
     for row, turn in (
@@ -93,14 +95,14 @@ def _noise(record: Record, prior: NoisePrior) -> Noise | None:
         there = np.isfinite(row) & (trajectory.steps > 0)
         if there.sum() >= FEWEST_VALUES:
             steps = trajectory.steps[there].astype(float)
-            return _of_curve(Observed.of(steps, turn.of_values(row[there])), prior)
+            return _of_curve(Observed.of(steps, turn.of_values(row[there])))
     return None
 
 
-def _of_curve(observed: Observed, prior: NoisePrior) -> Noise:
+def _of_curve(observed: Observed) -> Noise:
     every = float(np.median(np.diff(observed.steps)))
     time = RateTime.of(None, int(observed.steps[-1]))
-    model = Model((PowerLaws(time, every),), (1.0,), time, every, prior)
+    model = Model((PowerLaws(time, every),), (1.0,), time, every)
     found = model.posterior(observed)
     sigma = found.probability.sum(axis=(0, 1))
     return Noise(

@@ -12,7 +12,7 @@ from ntkpredict.counter import TargetCounter
 from ntkpredict.forecast import Forecast
 from ntkpredict.progress.futures import FUTURES, Model, stopping_steps
 from ntkpredict.progress.observed import Observed, Turn
-from ntkpredict.progress.posterior import NoisePrior
+from ntkpredict.progress.posterior import SHIPPED, NoisePrior
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Expected, PowerLaws
 from ntkpredict.stopping import Watch
@@ -88,7 +88,7 @@ class Watching:
         every: int | None = None,
         forecast: Forecast | None = None,
         validation_samples: int | None = None,
-        noise: NoisePrior = NoisePrior(),  # noqa: B008 (frozen)
+        noise: NoisePrior = SHIPPED,
     ) -> None:
         self.watch = watch
         self.count = watch.counter.start()

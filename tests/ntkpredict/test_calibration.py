@@ -113,12 +113,15 @@ def test_pairs_are_the_latest_run_and_forecast_of_each_task(tmp_path):
     far = dataclasses.replace(TASK, data_fingerprint="e")
     history.add("forecast", "f", far, forecast(30.0))
     history.add("run", "f", far, real(None))
+    old = dataclasses.replace(TASK, data_fingerprint="g")
+    history.add("forecast", "h", old, {"steps": 30.0, "validity": {"signals": {"of": "old"}}})
+    history.add("run", "h", old, real(20.0))
     found = pairs(history.records())
     assert [pair.log_ratio for pair in found] == [np.log(1.5) + 0.5, FAR]
     assert found[0].cost_ratio == pytest.approx(1.2)
     assert (found[1].signals, found[1].cost_ratio) == (SIGNALS, None)
     assert Calibration.of(history).pairs == found
-    assert pairs(history.records(latest=2)) == found[1:]
+    assert pairs(history.records(latest=4)) == found[1:]
 
 
 def test_without_a_history_or_with_a_damaged_one_there_is_what_is_shipped(tmp_path):
