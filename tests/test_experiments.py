@@ -92,3 +92,13 @@ def test_orders_of_plans_that_budgets_let_one_tell(steps, budgets, expected):
     plans = [names["Entry"]("sgd", 0.1, 32, None, budget, 0.0, 1.0, {}) for budget in budgets]
     assert names["order"](*plans, steps, "steps") == expected
     assert names["order"](*plans[::-1], steps[::-1], "steps") == -expected
+
+
+def test_the_history_experiment_runs_with_one_draw(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "history" / "run.py"))["main"]
+    results = main(folder=tmp_path, draws=1)
+    told = {(r["network"], r["own_runs"], r["calibration"]): r for r in results["summary"]}
+    assert told["resnet20", 24, "own"]["coverage"] > 0.9
+    own, shipped = (told["squeezenet", 8, name]["coverage"] for name in ("own", "shipped"))
+    assert own > shipped
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
