@@ -1,6 +1,5 @@
 """Runs that other programs logged, for the history."""
 
-from ntkpredict.imports.importing import FORMATS, import_runs
-from ntkpredict.imports.logged import Logged
+from ntkpredict.imports.importing import import_runs
 
-__all__ = ["FORMATS", "Logged", "import_runs"]
+__all__ = ["import_runs"]

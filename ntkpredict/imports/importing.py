@@ -119,11 +119,13 @@ def _keep(
     for file in files:
         digest.update(file.read_bytes())
     told = {"lr": logged.learning_rate, "batch size": logged.batch_size}
+    within = files[0].parent.relative_to(source) if source.is_dir() else ""
+    place = Path(source.absolute().name, within)
     plan = [f"{name} {value:.4g}" for name, value in told.items() if value is not None]
     task = Task(
         network=f"{found} run",
         network_fingerprint="",
-        data=source.name,
+        data=place.as_posix(),
         data_fingerprint="",
         plan=", ".join([*plan, f"{logged.steps} {logged.unit}"]),
         until="",

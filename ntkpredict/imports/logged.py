@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +43,7 @@ class Logged:
 
     values: Mapping[str, list[Point]]
     unit: Unit = "steps"
-    steps: int = field(default=0)
+    steps: int = 0
     seconds: float | None = None
     batch_size: int | None = None
 

@@ -236,6 +236,7 @@ def test_event_files_as_keras_writes_them(tmp_path, kept):
     assert found.steps.tolist() == [1, 2, 3]
     assert found.validation.loss[0] == pytest.approx([1, 1 / 2, 1 / 3])
     assert curves(second).validation is None
+    assert second.task.data == f"{tmp_path.name}/b/train"
     events = next((tmp_path / "b" / "train").iterdir())
     alone = shutil.copy(events, tmp_path / events.name)
     assert kept(alone) == []  # the same run by another path
