@@ -16,6 +16,7 @@ from ntkpredict.predict import predict
 from ntkpredict.progress import Estimate, Tracker, track
 from ntkpredict.ranking import Ranking
 from ntkpredict.remember import remember
+from ntkpredict.report import Figure, figures, report
 from ntkpredict.stopping import (
     AnyOf,
     Best,
@@ -44,6 +45,7 @@ __all__ = [
     "Data",
     "EarlyStopping",
     "Estimate",
+    "Figure",
     "Forecast",
     "History",
     "Machine",
@@ -62,12 +64,14 @@ __all__ = [
     "Trajectory",
     "Validation",
     "compare",
+    "figures",
     "import_runs",
     "load_data",
     "measure_cost",
     "parse",
     "predict",
     "remember",
+    "report",
     "track",
     "train",
     "validate",

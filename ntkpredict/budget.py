@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ntkpredict.cost import CostModel
-from ntkpredict.machine import Machine, as_number
+from ntkpredict.machine import Machine
+from ntkpredict.units import as_number
 
 Unit = Literal["s", "USD", "steps"]
 _UNITS: dict[str, tuple[float, Unit]] = {

@@ -98,7 +98,7 @@ class Calibration:
         return replace(measured, batch_seconds=seconds, own_ratio=float(middle))
 
     def _like(self, signals: Signals) -> list[Pair]:
-        return [pair for pair in self.pairs if pair.signals.kernel == signals.kernel]
+        return [pair for pair in self.pairs if pair.signals.calibration == signals.calibration]
 
 
 SHIPPED = Calibration()

@@ -11,17 +11,17 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from ntkpredict.advice import reason_of
 from ntkpredict.budget import Budget
 from ntkpredict.calibration import Calibration
-from ntkpredict.cost import CostModel
+from ntkpredict.cost import CostModel, in_seconds
 from ntkpredict.data import Data
 from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.machine import Machine
-from ntkpredict.predict import in_seconds, reason_of
-from ntkpredict.record import to_trajectory
+from ntkpredict.record import to_interval, to_outcomes, to_stability, to_trajectory
 from ntkpredict.stopping import Steps, StoppingRule
 from ntkpredict.sweep import Simulated
-from ntkpredict.validity import Signals, Validity
+from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
 Criterion = Literal["seconds", "price", "steps", "loss"]
@@ -44,7 +44,7 @@ class Candidate:
         seconds_interval: 95 %.
         price: US dollars; None where the machine has no price.
         price_interval: 95 %.
-        reason: why there is no number; None where there is one.
+        reason: why the target is not reached, or that training diverges; None where all is well.
         train_loss: the training loss to expect where training stops, at the limit at the latest.
         validation_loss: likewise; None without validation data.
         validation_accuracy: likewise.
@@ -85,19 +85,39 @@ class Candidate:
     diverged: bool
     trajectory: Trajectory
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Candidate:
+        """From what JSON holds of it."""
+        loss = content["train_loss"]
+        intervals = ("steps_interval", "seconds_interval", "price_interval")
+        outcomes = ("stopping_times", "final_losses")
+        return cls(
+            **{
+                **content,
+                **{name: to_interval(content[name]) for name in intervals},
+                **{name: to_outcomes(content[name]) for name in outcomes},
+                "machine": Machine(**content["machine"]),
+                "train_loss": float("nan") if loss is None else loss,
+                "stability": to_stability(content["stability"]),
+                "validity": Validity.from_dict(content["validity"]),
+                "trajectory": to_trajectory(content["trajectory"]),
+            }
+        )
+
     @property
     def final_loss(self) -> float:
         """Of validation where there is any, else of training."""
         return self.train_loss if self.validation_loss is None else self.validation_loss
 
     def value(self, criterion: Criterion) -> float:
-        """To be made small; infinite where the target is not reached."""
+        """To be made small; infinite where the target is not reached or training diverges."""
         found = {"loss": self.final_loss}.get(criterion, getattr(self, criterion, None))
-        return np.inf if found is None or self.steps is None or np.isnan(found) else float(found)
+        failed = self.steps is None or self.diverged
+        return np.inf if found is None or failed or np.isnan(found) else float(found)
 
     def outcomes(self, criterion: Criterion) -> Float[np.ndarray, " outcomes"]:
         """What `value` may turn out to be, equally likely each."""
-        times = self.stopping_times
+        times = np.where(self.diverged, np.inf, self.stopping_times)
         if criterion == "loss":
             return np.where(np.isfinite(times), self.final_losses, np.inf)
         if criterion == "steps":
@@ -154,7 +174,8 @@ def candidate(
     times, losses = _outcomes(curves, rule, limit, validity)
     ends = _ends(curves, rule, limit)
     diverged = bool(curves.diverged.mean() > 0.5)
-    reason = None if steps is not None else reason_of(curves, found.stability)
+    failed = steps is None or diverged
+    reason = reason_of(curves, found.stability) if failed else None
     if reason is not None and found.given_up:
         above = "the loss is above its start and " if diverged else ""
         reason = f"not reached within {limit} steps; {above}others are far ahead"
@@ -222,26 +243,3 @@ def _outcomes(
         rows = (slowed.validation or slowed.train).loss
         losses += [*map(np.interp, np.minimum(times[-1], limit), repeat(slowed.steps), rows)]
     return np.concatenate(times), np.nan_to_num(losses, nan=np.inf)
-
-
-def read_candidate(fields: dict[str, Any]) -> Candidate:
-    """What `to_plain` made of a candidate, undone."""
-    for name in ("steps_interval", "seconds_interval", "price_interval"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    for name in ("stopping_times", "final_losses"):
-        values = np.array(fields[name], float)
-        fields[name] = np.where(np.isnan(values), np.inf, values)
-    told = fields["validity"]
-    told["signals"], told["clock"] = Signals(**told["signals"]), np.array(told["clock"], float)
-    stable = fields["stability"]
-    loss = fields["train_loss"]
-    return Candidate(
-        **{
-            **fields,
-            "machine": Machine(**fields["machine"]),
-            "train_loss": float("nan") if loss is None else loss,
-            "stability": None if stable is None else Stability(**stable),
-            "validity": Validity(**told),
-            "trajectory": to_trajectory(fields["trajectory"]),
-        }
-    )

@@ -14,7 +14,16 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from ntkpredict.options import Command, Compare, Predict, Recall, Task, Train, Validate
+from ntkpredict.options import (
+    Command,
+    Compare,
+    Predict,
+    Recall,
+    Reported,
+    Task,
+    Train,
+    Validate,
+)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS and JAX warn about a missing TensorFlow
 
@@ -28,7 +37,7 @@ def main() -> None:
             recall(command, console)
         else:
             run(command, console)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"ntkpredict: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -46,12 +55,16 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     from ntkpredict.history import History
     from ntkpredict.score import score
 
-    _check_writable(command.save)
+    _check_writable("save", command.save)
+    if isinstance(command, Reported):
+        _check_report(command)
     if isinstance(command, Validate) and command.suite is not None:
         _print(score(command.suite), command, console)
         return
     if isinstance(command, Compare):
-        _print(_compare(command, console), command, console)
+        ranking = _compare(command, console)
+        _print(ranking, command, console)
+        _illustrate(ranking, command)
         return
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
@@ -89,6 +102,8 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     if not isinstance(command, Validate):
         ntp.remember(history, network, data, plan, until, result)
     _print(result, command, console)
+    if isinstance(command, Reported):
+        _illustrate(result, command)
 
 
 def recall(command: Recall, console: Console) -> None:
@@ -194,21 +209,46 @@ def _print(result: Any, command: Task, console: Console) -> None:
         display.show(console, result)
 
 
+def _illustrate(result: Any, command: Reported) -> None:
+    """Its page and its figures."""
+    import ntkpredict as ntp
+
+    if command.report is not None:
+        ntp.report(result, command.report)
+    drawn = ntp.figures(result) if command.figure else {}
+    for path in command.figure:
+        if path.stem not in drawn:
+            msg = f"figure: got {str(path)!r}; expected one of {', '.join(drawn)}, .svg or .png"
+            raise ValueError(msg)
+        drawn[path.stem].save(path)
+
+
+def _check_report(command: Reported) -> None:
+    """Before anything is computed."""
+    from ntkpredict.report.extra import check_installed
+
+    _check_writable("report", command.report)
+    for path in command.figure:
+        _check_writable("figure", path)
+    if command.report is not None or command.figure:
+        check_installed()
+
+
 def _share(text: str) -> float:
     number = text.removesuffix("%")
     try:
         return float(number) / (100 if text.endswith("%") else 1)
     except ValueError as error:
-        msg = f"budget: got {text!r}; expected a share of the run's cost such as 5% or 0.05"
+        msg = f"budget: got {text!r}; expected a share of the run such as 5% or 0.05"
         raise ValueError(msg) from error
 
 
-def _check_writable(path: Path | None) -> None:
+def _check_writable(name: str, path: Path | None) -> None:
     if path is None:
         return
     folder = path.absolute().parent
     if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK)):
-        msg = f"save: {str(path)!r} cannot be written; expected a file in a folder that exists"
+        msg = f"{name}: {str(path)!r} cannot be written; expected a file in a folder that exists"
         raise ValueError(msg)
 
 

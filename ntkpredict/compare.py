@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Sequence
 from typing import get_args
 
 from linearize import Network
+from ntkpredict.advice import notes_of
 from ntkpredict.budget import Budget
 from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.candidate import Candidate, Criterion, candidate
+from ntkpredict.checks import check_optimizer, check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, measure_costs
 from ntkpredict.data import Data
 from ntkpredict.machine import Machine
+from ntkpredict.phases import Report, Stopwatch
 from ntkpredict.plan import Plan
-from ntkpredict.predict import (
-    Report,
-    Watch,
-    check_optimizer,
-    check_task,
-    notes_of,
-    refuse_if_met,
-)
 from ntkpredict.ranking import Ranking, rank
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import MaxSteps, StoppingRule, TargetLoss
 from ntkpredict.sweep import PlanSweep
+from ntkpredict.versions import versions
 from sde import is_coordinate_wise, noise_scale
 
 
@@ -87,7 +82,7 @@ def compare(
     open_ended = until is None
     until = open_end if until is None else until
     report = report or (lambda _: lambda _done, _total: None)
-    watch = Watch(clock)
+    watch = Stopwatch(clock)
     outputs = _check_tasks(network, data, plans)
     costs = measure_costs(
         network,
@@ -134,9 +129,7 @@ def compare(
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=(*notes_of(data, problem, None), *_cut_short(within, limits, plans[0])),
-        versions={
-            name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
-        },
+        versions=versions(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from linearize import Network
 from linearize.types import Params, Progress
 from ntkpredict.data import Data
+from ntkpredict.interval import Interval
 from ntkpredict.plan import Plan
 from ntkpredict.step import TrainingStep
 from sde import epoch_order
@@ -38,6 +40,11 @@ class CostModel:
     batches: int
     own_ratio: float = 1.0
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> CostModel:
+        """From what JSON holds of it."""
+        return cls(**{**content, "batch_seconds": tuple(content["batch_seconds"])})
+
     def seconds(self, steps: float, steps_per_epoch: int, *, quantile: int = 1) -> float:
         """Seconds of a run that looks at its validation samples once an epoch.
 
@@ -56,6 +63,17 @@ class CostModel:
         epochs = max(left // epoch, 0)
         rest = (left - epochs * epoch) // self.batch_seconds[1]
         return int(max(epochs * steps_per_epoch + min(rest, steps_per_epoch - 1), 0))
+
+
+def in_seconds(
+    cost: CostModel, epoch: int, steps: float | None, interval: Interval | None
+) -> tuple[float | None, Interval | None]:
+    """Steps and their interval, in seconds on this machine."""
+    if steps is None or interval is None:
+        return None, None
+    low, high = interval
+    longest = None if high is None else cost.seconds(high, epoch, quantile=2)
+    return cost.seconds(steps, epoch), (cost.seconds(low, epoch, quantile=0), longest)
 
 
 def measure_cost(

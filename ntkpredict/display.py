@@ -19,16 +19,15 @@ from rich.progress import (
 from rich.table import Table
 
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import predicted_steps
-from ntkpredict.predict import Report
+from ntkpredict.milestones import milestones
+from ntkpredict.phases import Report
+from ntkpredict.pilot import Pilot
 from ntkpredict.ranking import Ranking
 from ntkpredict.ranking_table import show_ranking
-from ntkpredict.refine import WeightPath
 from ntkpredict.score import Scores, Summary
-from ntkpredict.stopping import TargetLoss
 from ntkpredict.train import Run
 from ntkpredict.units import duration, interval_text
-from ntkpredict.validate import FRACTIONS, Validation
+from ntkpredict.validate import Validation
 from ntkpredict.validity import Validity
 from sde import Stability
 
@@ -85,21 +84,15 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     table = Table(
         "training loss", "steps", "95 % interval", title="On the way", title_justify="left"
     )
-    for fraction in FRACTIONS:
-        target = TargetLoss(relative=fraction)
-        told = forecast.validity
-        steps, interval = predicted_steps(forecast.trajectory, target, told.clock, told.shift)
-        if steps is not None:
-            loss = fraction * forecast.trajectory.train.loss[:, 0].mean()
-            table.add_row(
-                f"{loss:.3f} ({fraction:g}x)", f"{steps:,.0f}", interval_text(interval, "")
-            )
+    for row in milestones(forecast):
+        loss = f"{row.loss:.3f} ({row.fraction:g}x)"
+        table.add_row(loss, f"{row.steps:,.0f}", interval_text(row.interval, ""))
     console.print(table)
     console.print(_validity(forecast.validity), style="dim")
     if forecast.stability is not None:
         console.print(_stability(forecast.stability), style="dim")
-    if forecast.path is not None:
-        console.print(_path(forecast.path), style="dim")
+    if forecast.pilot is not None:
+        console.print(_pilot(forecast.pilot), style="dim")
     spent = sum(forecast.forecast_seconds.values())
     console.print(
         f"One batch takes {1e3 * forecast.cost.batch_seconds[1]:.1f} ms here, compiling "
@@ -119,17 +112,10 @@ def _validity(validity: Validity) -> str:
     )
 
 
-def _path(path: WeightPath) -> str:
-    if path.gap is None:
-        return (
-            "The real weights were not looked at: the budget does not pay for it once, only the "
-            "head trains, or the first steps already diverge."
-        )
+def _pilot(pilot: Pilot) -> str:
     return (
-        f"Followed the real weights to step {path.steps[-1]:,} in {len(path.steps) - 1} stretches: "
-        f"the kernel's part from the body went to {path.growth.min():.2g} and to "
-        f"{path.growth.max():.2g} times its size, features that form count {path.rate:.2g} times, "
-        f"and a stretch ended {100 * path.gap:.0f} % off the loss expected there (median)."
+        f"Trained the first {pilot.steps:,} steps for real: they went {pilot.clock:.2g} times as "
+        "fast as expected, and the forecast goes by that."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,20 @@ from jaxtyping import Float
 
 from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
-from ntkpredict.record import to_plain, to_trajectory, write
-from ntkpredict.refine import WeightPath
-from ntkpredict.validity import Signals, Validity
+from ntkpredict.pilot import Pilot
+from ntkpredict.record import (
+    read,
+    to_interval,
+    to_outcomes,
+    to_plain,
+    to_stability,
+    to_trajectory,
+    write,
+)
+from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
-FORMAT = 4
+FORMAT = 6
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,12 @@ class Forecast:
         trajectory: the predicted curves, one row a simulated run (an expectation: one row).
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
+        spectrum: the eigenvalues of the tangent kernel at the start over the number of samples,
+            largest first, on as many samples as have about 512 of them; with the coordinates as
+            the optimizer scales them where it is of the Adam family.
         validity: how far to trust it.
-        path: the real weights along the predicted path, where there was a budget to look at them.
+        pilot: the first steps, trained for real, where there was a budget for them; the predicted
+            curves go by its clock.
         cost: what a step costs on this machine.
         network: the network's name.
         data: the data's name.
@@ -59,8 +70,9 @@ class Forecast:
     reason: str | None
     trajectory: Trajectory
     stability: Stability | None
+    spectrum: Float[np.ndarray, " modes"]
     validity: Validity
-    path: WeightPath | None
+    pilot: Pilot | None
     cost: CostModel
     network: str
     data: str
@@ -93,48 +105,23 @@ class Forecast:
         Raises:
             ValueError: not a forecast, damaged, or written by another version.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            version = content["format"]
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-            msg = f"path: {str(path)!r} is not a forecast ({error!r}); make one with save"
-            raise ValueError(msg) from error
-        if version != FORMAT:
-            newer = isinstance(version, int) and version > FORMAT
-            msg = (
-                f"path: {str(path)!r} has format {version}, this version reads {FORMAT}; "
-                f"{'upgrade ntkpredict' if newer else 'make the forecast again'}"
-            )
-            raise ValueError(msg)
-        try:
-            return _from_dict(content)
-        except (KeyError, TypeError, ValueError) as error:
-            msg = f"path: {str(path)!r} is damaged ({error!r}); make the forecast again"
-            raise ValueError(msg) from error
+        return read(path, "forecast", FORMAT, _from_dict)
 
 
 def _from_dict(content: dict[str, Any]) -> Forecast:
-    fields = {key: value for key, value in content.items() if key != "format"}
-    fields["trajectory"] = to_trajectory(fields["trajectory"])
-    cost = {**fields["cost"], "batch_seconds": tuple(fields["cost"]["batch_seconds"])}
-    fields["cost"] = CostModel(**cost)
-    stable = fields["stability"]
-    fields["stability"] = None if stable is None else Stability(**stable)
-    times = np.array(fields["stopping_times"], float)
-    fields["stopping_times"] = np.where(np.isnan(times), np.inf, times)
-    told = fields["validity"]
-    told["signals"] = Signals(**told["signals"])
-    fields["validity"] = Validity(**{**told, "clock": np.array(told["clock"], float)})
-    path = fields["path"]
-    if path is not None:
-        names = ("growth", "kept", "formed", "predicted", "real")
-        fields["path"] = WeightPath(
-            steps=np.array(path["steps"], int),
-            rate=float(path["rate"]),
-            forward_passes=float(path["forward_passes"]),
-            **{name: np.array(path[name], float) for name in names},
-        )
-    for name in ("steps_interval", "seconds_interval"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    fields["notes"] = tuple(fields["notes"])
-    return Forecast(**fields)
+    pilot = content["pilot"]
+    return Forecast(
+        **{
+            **content,
+            "steps_interval": to_interval(content["steps_interval"]),
+            "stopping_times": to_outcomes(content["stopping_times"]),
+            "seconds_interval": to_interval(content["seconds_interval"]),
+            "trajectory": to_trajectory(content["trajectory"]),
+            "stability": to_stability(content["stability"]),
+            "spectrum": np.array(content["spectrum"], float),
+            "validity": Validity.from_dict(content["validity"]),
+            "pilot": None if pilot is None else Pilot.from_dict(pilot),
+            "cost": CostModel.from_dict(content["cost"]),
+            "notes": tuple(content["notes"]),
+        }
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ntkpredict.units import as_number
+
 _MACHINE = re.compile(
     r"(?P<name>[^:]+)(:(?P<price>[0-9.eE+-]+)USD/h)?(:(?P<throughput>[0-9.eE+-]+)x)?"
 )
@@ -59,11 +61,3 @@ class Machine:
         if self.price is None or seconds is None:
             return None
         return self.price * self.seconds(seconds) / 3600
-
-
-def as_number(text: str) -> float | None:
-    """A number, None where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -49,12 +49,23 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Predict(Task):
+class Reported(Task):
+    """What a page can be made of."""
+
+    report: Path | None = None
+    """Also write the result as one HTML page to this file."""
+    figure: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Also write one of the page's figures: its name and .svg or .png, such as train-loss.svg; may
+    be repeated."""
+
+
+@dataclass(frozen=True)
+class Predict(Reported):
     """Forecast steps and seconds, without training."""
 
     budget: str = "0"
-    """Share of the run's cost to spend on the forecast's accuracy, such as 5%: the real weights are
-    followed along the predicted path to see how fast the kernel grows."""
+    """Share of the predicted run to train for real first, such as 5%: it corrects the forecast's
+    clock."""
     samples: int = 512
     """Training samples to look at, at most; cost grows with it."""
     mode: Literal["head_exact", "linear"] | None = None
@@ -67,7 +78,7 @@ class Predict(Task):
 
 
 @dataclass(frozen=True)
-class Compare(Task):
+class Compare(Reported):
     """Forecast many plans at once, and tell which is best."""
 
     lr: str = "1e-3:1e-1:7"  # type: ignore[assignment]

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 
-from linearize import HeadExactTangent, LinearTangent, Network, Projection, check
+from linearize import (
+    HeadExactTangent,
+    LinearTangent,
+    Network,
+    Projection,
+    empirical_ntk,
+    spectrum,
+)
 from linearize.tangent import Mode
-from linearize.types import Progress
+from ntkpredict.advice import notes_of, reason_of
 from ntkpredict.calibration import SHIPPED, Calibration
-from ntkpredict.cost import Clock, CostModel, measure_cost
+from ntkpredict.checks import check_task, refuse_if_met
+from ntkpredict.cost import Clock, in_seconds, measure_cost
 from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import Interval, predicted_steps, stopping_times
+from ntkpredict.interval import predicted_steps, stopping_times
+from ntkpredict.phases import Report, Stopwatch
+from ntkpredict.pilot import Pilot, train_pilot
 from ntkpredict.plan import Plan
-from ntkpredict.refine import measured
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
-from sde import (
-    Curve,
-    Problem,
-    Replay,
-    SolverName,
-    Stability,
-    Trajectory,
-    choose_solver,
-    is_coordinate_wise,
-    is_rotation_equivariant,
-    stability,
-)
+from ntkpredict.versions import versions
+from sde import Problem, Replay, SolverName, choose_solver, stability
 from sde.choice import check_name
 
 Kernel = Literal["growing", "frozen"]
 
-Report = Callable[[str], Progress]
-"""Called with the name of a phase; returns what is called with (done, in all) as it goes on."""
+_MODES = 512
+"""Of the kernel that are looked at, about."""
 
 
 def predict(
@@ -67,9 +65,8 @@ def predict(
         data: the data to fine-tune on.
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
-        budget: the share of the run's own cost, in forward passes, to spend on following the real
-            weights along the predicted path, see `follow`; 0.05 is 5 %. It measures how fast this
-            network's kernel grows.
+        budget: the share of the predicted run to train for real first; 0.05 is 5 %. It corrects
+            the clock of the forecast, see `Pilot`.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -95,10 +92,11 @@ def predict(
     _check_options(network, budget, samples, mode, kernel, solver, seeds)
     outputs = check_task(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
-    watch = Watch(clock)
+    watch = Stopwatch(clock)
     cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
     cost = calibration.cost(cost)
-    refuse_if_met(until, TrainingStep(network, data, plan))
+    step = TrainingStep(network, data, plan)
+    refuse_if_met(until, step)
     watch.lap("cost of a batch")
     simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
     problem = simulation.problem(mode, projection, report("tangent features"))
@@ -113,16 +111,17 @@ def predict(
     solved_by = choose_solver(solver, problem, stable)
     trajectory = simulation.solve(solved_by, problem, report("simulating training"), frozen)
     watch.lap("simulation")
-    path = None
+    signals = simulation.signals(problem, trajectory, frozen, stable)
+    pilot = None
     if budget:
-        steps = np.fmin(np.median(until.steps(trajectory)), plan.max_steps)
-        run_passes = 3 * plan.batch_size * steps
-        path = simulation.follow(problem, budget * run_passes, report("following the weights"))
-        watch.lap("path of the weights")
-        problem = measured(problem, path)
-        trajectory = simulation.solve(solved_by, problem, report("simulating again"), frozen)
-        watch.lap("second simulation")
-    validity = calibration.validity(simulation.signals(problem, trajectory, frozen, stable, path))
+        length = np.fmin(np.median(until.steps(trajectory)), plan.max_steps)
+        count = int(np.ceil(budget * length))
+        losses = train_pilot(step, data.samples, plan, count, report("training a pilot"))
+        pilot = Pilot.of(losses, trajectory)
+        trajectory = pilot.corrected(trajectory)
+        signals = replace(signals, piloted=True)
+        watch.lap("pilot")
+    validity = calibration.validity(signals)
     steps, interval = predicted_steps(trajectory, until, validity.clock, validity.shift)
     seconds, seconds_interval = in_seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
@@ -134,8 +133,9 @@ def predict(
         reason=None if steps is not None else reason_of(trajectory, stable),
         trajectory=trajectory,
         stability=stable,
+        spectrum=_spectrum(problem),
         validity=validity,
-        path=path,
+        pilot=pilot,
         cost=cost,
         network=network.name,
         data=data.name,
@@ -147,29 +147,20 @@ def predict(
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=notes_of(data, problem, stable),
-        versions={
-            name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")
-        },
+        versions=versions(),
     )
-
-
-class Watch:
-    """Seconds by phase."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last = clock()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """A phase has ended."""
-        now = self._clock()
-        self.laps[name], self._last = now - self._last, now
 
 
 def _grows(problem: Problem, kernel: Kernel | None, solver: SolverName) -> bool:
     possible = isinstance(problem.train.model, HeadExactTangent) and solver in ("auto", "replay")
     return possible if kernel is None else kernel == "growing"
+
+
+def _spectrum(problem: Problem) -> Float[np.ndarray, " modes"]:
+    """See `Forecast`; of samples evenly spaced among those looked at."""
+    count = max(_MODES // problem.train.targets.shape[1], 2)
+    index = np.unique(np.linspace(0, problem.samples - 1, count).astype(int))
+    return np.asarray(spectrum(empirical_ntk(problem.train.model.take(index))), float)
 
 
 def _check_options(
@@ -185,107 +176,20 @@ def _check_options(
     if kernel not in (None, *get_args(Kernel)):
         msg = f"kernel: got {kernel!r}; expected one of {get_args(Kernel)}"
         raise ValueError(msg)
-    if budget and kernel == "frozen":
-        msg = "kernel: 'frozen' leaves a budget nothing to measure; expected 'growing'"
-        raise ValueError(msg)
-    wanted = "a budget" if budget else "kernel='growing'"
-    if budget or kernel == "growing":
+    if kernel == "growing":
         if solver not in ("auto", "replay"):
-            msg = f"solver: {solver!r} follows a frozen kernel; with {wanted} use 'replay'"
+            msg = f"solver: {solver!r} follows a frozen kernel; with kernel='growing' use 'replay'"
             raise ValueError(msg)
         if mode == "linear":
-            msg = f"mode: 'linear' has a frozen head; with {wanted} use 'head_exact'"
+            msg = "mode: 'linear' has a frozen head; with kernel='growing' use 'head_exact'"
+            raise ValueError(msg)
+        if network.head is None or not network.is_trainable(network.head.kernel):
+            msg = f"kernel: 'growing' needs a trainable head in {network.name}; expected 'frozen'"
             raise ValueError(msg)
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 1)):
         if value < least:
             msg = f"{name}: got {value}; expected at least {least}"
             raise ValueError(msg)
-    if not 0 <= budget < np.inf:
-        msg = f"budget: got {budget}; expected a share of the run's cost, at least 0"
+    if not 0 <= budget <= 1:
+        msg = f"budget: got {budget}; expected a share of the run, in 0..1"
         raise ValueError(msg)
-    if network.head is None or not network.is_trainable(network.head.kernel):
-        if budget:
-            msg = f"budget: got {budget}, but {network.name} has no trainable head; expected 0"
-            raise ValueError(msg)
-        if kernel == "growing":
-            msg = f"kernel: 'growing' needs a trainable head in {network.name}; expected 'frozen'"
-            raise ValueError(msg)
-
-
-def check_task(network: Network, data: Data, plan: Plan) -> int:
-    """Refuse what cannot be forecast; the number of the network's outputs."""
-    outputs = check(network, data.train[0])
-    for split in (data.train, data.validation):
-        if split is not None:
-            plan.objective.targets(split[1], outputs)
-    check_optimizer(plan)
-    return outputs
-
-
-def check_optimizer(plan: Plan) -> None:
-    """Refuse an optimizer that cannot be forecast."""
-    if not (is_rotation_equivariant(plan.optimizer) or is_coordinate_wise(plan.optimizer)):
-        msg = (
-            f"optimizer: {plan.name} cannot be forecast: it treats neither all directions alike, "
-            "as sgd does (momentum, clipping by global norm, weight decay, schedules), nor each "
-            "coordinate by itself and free of its scale, as adam, adamw, rmsprop and lion do "
-            "(weight decay, schedules; no clipping by global norm, a small eps)"
-        )
-        raise ValueError(msg)
-
-
-def refuse_if_met(until: StoppingRule, step: TrainingStep) -> None:
-    """Refuse a target that is met before training."""
-    start = {
-        split: Curve(np.array([[loss]]), np.array([[accuracy]]))
-        for split in step.evaluated
-        for loss, accuracy in [step.evaluate(step.initial().params, split)]
-    }
-    point = Trajectory(np.array([0]), start["train"], start.get("validation"))
-    until.steps(point, complete=False)
-
-
-def in_seconds(
-    cost: CostModel, epoch: int, steps: float | None, interval: Interval | None
-) -> tuple[float | None, Interval | None]:
-    """Steps and their interval, in seconds on this machine."""
-    if steps is None or interval is None:
-        return None, None
-    low, high = interval
-    longest = None if high is None else cost.seconds(high, epoch, quantile=2)
-    return cost.seconds(steps, epoch), (cost.seconds(low, epoch, quantile=0), longest)
-
-
-def reason_of(trajectory: Trajectory, stable: Stability | None) -> str:
-    """Why a target is not reached, and what to expect instead."""
-    loss = trajectory.train.loss
-    if trajectory.diverged.mean() > 0.5:
-        cause = "lower the learning rate"
-        if stable is not None and stable.margin < 1:
-            cause += (
-                f": {stable.learning_rate:.3g} is {1 / stable.margin:.2g} times the largest stable "
-                f"one, {stable.critical_learning_rate:.3g}"
-            )
-        elif stable is not None and stable.noise_mass > 1:
-            cause += f" or take larger batches: their noise mass is {stable.noise_mass:.2g}"
-        return f"diverges: the loss ends above its start; {cause}"
-    return (
-        f"not reached within {trajectory.steps[-1]} steps: expected training loss there "
-        f"{np.median(loss[:, -1]):.3g}, from {loss[:, 0].mean():.3g}"
-    )
-
-
-def notes_of(data: Data, problem: Problem, stable: Stability | None) -> tuple[str, ...]:
-    """What to keep in mind."""
-    notes = []
-    if problem.samples < data.samples:
-        notes.append(
-            f"Looked at {problem.samples:,} of {data.samples:,} training samples and "
-            "extrapolated; more of them make late targets more certain."
-        )
-    if stable is not None and stable.margin < 1:
-        notes.append(
-            f"The learning rate is {1 / stable.margin:.2g} times the largest stable one; "
-            "training may oscillate or diverge."
-        )
-    return tuple(notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ntkpredict.candidate import Candidate, Criterion, read_candidate
-from ntkpredict.record import to_plain, write
+from ntkpredict.candidate import Candidate, Criterion
+from ntkpredict.record import read, to_plain, write
 
 FORMAT = 1
 _DRAWS = 4000
@@ -81,14 +80,7 @@ class Ranking:
         Raises:
             ValueError: not a ranking, damaged, or written by another version.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content.pop("format") != FORMAT or "candidates" not in content:
-                raise ValueError  # noqa: TRY301
-            return _from_dict(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            msg = f"path: {str(path)!r} is no ranking of this version ({error!r}); make it again"
-            raise ValueError(msg) from error
+        return read(path, "ranking", FORMAT, _from_dict)
 
 
 def rank(candidates: list[Candidate], criterion: Criterion) -> dict[str, Any]:
@@ -151,12 +143,16 @@ def critical_batch_size(rows: list[tuple[int, float]]) -> float | None:
 
 
 def _from_dict(content: dict[str, Any]) -> Ranking:
-    content["candidates"] = tuple(read_candidate(fields) for fields in content["candidates"])
-    for name in ("probability_best", "front"):
-        content[name] = np.array(content[name])
-    content["steps_by_batch_size"] = {
-        name: [(int(size), steps) for size, steps in rows]
-        for name, rows in content["steps_by_batch_size"].items()
-    }
-    content["notes"] = tuple(content["notes"])
-    return Ranking(**content)
+    return Ranking(
+        **{
+            **content,
+            "candidates": tuple(map(Candidate.from_dict, content["candidates"])),
+            "probability_best": np.array(content["probability_best"]),
+            "front": np.array(content["front"]),
+            "steps_by_batch_size": {
+                name: [(int(size), steps) for size, steps in rows]
+                for name, rows in content["steps_by_batch_size"].items()
+            },
+            "notes": tuple(content["notes"]),
+        }
+    )

@@ -67,21 +67,23 @@ def _table(ranking: Ranking, *, prices: bool, machines: bool) -> Table:
 
 def _numbers(candidate: Candidate, *, prices: bool) -> list[str]:
     margin = "-" if candidate.stability is None else f"{candidate.stability.margin:.2g}x"
-    accuracy = candidate.validation_accuracy
+    loss, accuracy = f"{candidate.final_loss:.3g}", candidate.validation_accuracy
+    if candidate.diverged:
+        loss, accuracy = "-", None
     reached = [
         "[red]diverges[/]" if candidate.diverged else f"> {candidate.limit:,}",
         "-",
         "-",
         *["-"] * prices,
     ]
-    if candidate.steps is not None:
+    if candidate.steps is not None and not candidate.diverged:
         price = "-" if candidate.price is None else f"{candidate.price:.2f}"
         steps = f"{candidate.steps:,.0f}"
         interval = interval_text(candidate.steps_interval, "")
         reached = [steps, interval, duration(candidate.seconds), *[price] * prices]
     return [
         *reached,
-        f"{candidate.final_loss:.3g}",
+        loss,
         "-" if accuracy is None else f"{accuracy:.1%}",
         margin,
     ]

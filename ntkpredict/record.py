@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from sde import Curve, Trajectory
+from sde import Curve, Stability, Trajectory
+
+T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
@@ -46,6 +49,22 @@ def to_trajectory(content: Any) -> Trajectory:
     return Trajectory(steps, curve("train"), validation)
 
 
+def to_stability(content: Any) -> Stability | None:
+    """Likewise."""
+    return None if content is None else Stability(**content)
+
+
+def to_interval(content: Any) -> tuple[Any, ...] | None:
+    """Likewise."""
+    return None if content is None else tuple(content)
+
+
+def to_outcomes(content: Any) -> np.ndarray:
+    """Numbers that are infinite where JSON has None."""
+    values = np.array(content, float)
+    return np.where(np.isnan(values), np.inf, values)
+
+
 def write(path: str | Path, content: dict[str, Any]) -> None:
     """Write JSON, whole or not at all."""
     target = Path(path)
@@ -56,3 +75,35 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read(path: str | Path, noun: str, version: int, build: Callable[[dict[str, Any]], T]) -> T:
+    """Read what `write` wrote.
+
+    Args:
+        path: the file.
+        noun: what it should hold.
+        version: its format.
+        build: makes the result of the content without its format.
+
+    Raises:
+        ValueError: something else, damaged, or written by another version.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = content.pop("format")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"path: {str(path)!r} is not a {noun} ({error!r}); make one with save"
+        raise ValueError(msg) from error
+    if found != version:
+        newer = isinstance(found, int) and found > version
+        msg = (
+            f"path: {str(path)!r} has format {found}, this version reads {version}; "
+            f"{'upgrade ntkpredict' if newer else f'make the {noun} again'}"
+        )
+        raise ValueError(msg)
+    try:
+        return build(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"path: {str(path)!r} is damaged ({error!r}); make the {noun} again"
+        raise ValueError(msg) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import uuid
@@ -18,6 +17,7 @@ from ntkpredict.history import History, Kind, Task
 from ntkpredict.plan import Plan
 from ntkpredict.stopping import StoppingRule
 from ntkpredict.train import Run, digest
+from ntkpredict.versions import versions
 
 
 def remember(
@@ -60,7 +60,6 @@ def describe(network: Network, data: Data, plan: Plan, until: StoppingRule | Non
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
     }
-    versions = {name: importlib.metadata.version(name) for name in ("ntkpredict", "jax", "optax")}
     return Task(
         network=network.name,
         network_fingerprint=digest((network.params, network.frozen)),
@@ -69,5 +68,5 @@ def describe(network: Network, data: Data, plan: Plan, until: StoppingRule | Non
         plan=f"{plan.description}, at most {plan.max_steps} steps, seed {plan.seed}",
         until="" if until is None else str(until),
         machine=machine,
-        versions={**versions, "python": platform.python_version()},
+        versions={**versions(), "python": platform.python_version()},
     )

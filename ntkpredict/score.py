@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ntkpredict.interval import Interval
+from ntkpredict.milestones import FRACTIONS
 from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.stopping import (
     Best,
@@ -23,7 +24,6 @@ from ntkpredict.stopping import (
     TargetLoss,
     parse,
 )
-from ntkpredict.validate import FRACTIONS
 from sde import Trajectory
 
 ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -29,7 +29,6 @@ from linearize.tangent import Mode
 from linearize.types import Inputs, Params, Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan
-from ntkpredict.refine import WeightPath, follow
 from ntkpredict.stopping import StoppingRule
 from ntkpredict.validity import Signals, difference
 from sde import (
@@ -124,11 +123,6 @@ class Simulation:
         validation = None if self._held_out is None else every.take(slice(count, None))
         return self._training(every.take(slice(count)), self._seeds, validation)
 
-    def follow(self, problem: Problem, budget: float, progress: Progress) -> WeightPath:
-        """The real weights along the predicted path, for a budget in forward passes."""
-        steps = self._plan.max_steps
-        return follow(self._network, problem, self._split[0], steps, budget, progress=progress)
-
     def growing(self, problem: Problem, stable: Stability | None) -> Problem:
         """The same training with a kernel that grows as features form.
 
@@ -152,7 +146,6 @@ class Simulation:
         trajectory: Trajectory,
         frozen: Trajectory | None,
         stable: Stability | None,
-        path: WeightPath | None,
     ) -> Signals:
         """What the forecast knows of itself.
 
@@ -161,14 +154,15 @@ class Simulation:
             trajectory: its curves.
             frozen: the curves of a frozen kernel, where the problem's one grows.
             stable: its `stability`.
-            path: what the growth was measured on, if on anything.
         """
-        measured = path is not None and path.gap is not None
+        targets = problem.train.targets
+        nothing = problem.objective.loss(jnp.zeros_like(targets), targets).mean()
         return Signals(
-            kernel="frozen" if frozen is None else "measured" if measured else "growing",
+            kernel="frozen" if frozen is None else "growing",
             coordinate_wise=is_coordinate_wise(problem.optimizer),
             difference=0.0 if frozen is None else difference(frozen, trajectory),
             margin=None if stable is None else stable.margin,
+            start=float(trajectory.train.loss[:, 0].mean() / nothing),
         )
 
     def solve(

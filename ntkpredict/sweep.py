@@ -142,7 +142,7 @@ class PlanSweep:
                 trajectory, frozen = trajectory.generalizing_like(still), _held(still, grid)
             trajectory = _held(trajectory, grid)
             signals = self._simulation.signals(
-                replace(problem, optimizer=direction), trajectory, frozen, stable, None
+                replace(problem, optimizer=direction), trajectory, frozen, stable
             )
             count = len(curves.parts[0].steps)
             yield Simulated(plan, trajectory, count, i in race.given_up, stable, signals)

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as people read and write them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def as_number(text: str) -> float | None:
+    """A number, None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -11,14 +11,14 @@ from ntkpredict.data import Data
 from ntkpredict.forecast import Forecast
 from ntkpredict.history import History
 from ntkpredict.interval import Interval, predicted_steps
+from ntkpredict.milestones import FRACTIONS
+from ntkpredict.phases import Report
 from ntkpredict.plan import Plan
-from ntkpredict.predict import Report, predict
+from ntkpredict.predict import predict
 from ntkpredict.record import to_plain, write
 from ntkpredict.remember import remember
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.train import Run, train
-
-FRACTIONS = (0.7, 0.5, 0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)

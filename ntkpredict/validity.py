@@ -20,7 +20,7 @@ from jaxtyping import Float
 from sde import Trajectory
 
 Word = Literal["good", "fair", "poor"]
-Kernel = Literal["frozen", "growing", "measured"]
+Kernel = Literal["frozen", "growing"]
 
 GOOD, FAIR = 0.1, 0.25
 """The largest errors to expect, of steps, that are called so."""
@@ -37,24 +37,35 @@ class Signals:
     """What a forecast knows of itself.
 
     Attributes:
-        kernel: frozen, growing with its features, or growing as measured along the path.
+        kernel: frozen, or growing with its features.
         coordinate_wise: whether the optimizer is Adam or one of its kind.
         difference: |ln| of the losses that the frozen and the growing kernel expect, over each
             other, the largest until a tenth of the initial one is left, up to `MOST`: what rests on
             the growth. 0 for a frozen kernel.
         margin: how many times the learning rate could grow; None where no rule is known.
+        start: the initial training loss over that of outputs that are all zero. Far above 1, a
+            fresh head reads features that are not normalised.
+        piloted: whether a pilot has set the clock.
     """
 
     kernel: Kernel
     coordinate_wise: bool
     difference: float
     margin: float | None
+    start: float = 1.0
+    piloted: bool = False
+
+    @property
+    def calibration(self) -> str:
+        """Which forecasts of the development runs this one is like."""
+        return "piloted" if self.piloted and self.kernel == "growing" else self.kernel
 
     @property
     def regressors(self) -> Float[np.ndarray, " regressors"]:
-        """Of the logarithm of the spread: 1, is it Adam, the difference, how near the edge."""
+        """Of ln spread: 1, is it Adam, the difference, how near the edge, the start."""
         near = 0.0 if self.margin is None else np.log(LOOSE / max(self.margin, 1e-3))
-        return np.array([1.0, self.coordinate_wise, self.difference, np.clip(near, 0, 4)])
+        start = np.log(np.clip(self.start, 1, 10))
+        return np.array([1.0, self.coordinate_wise, self.difference, np.clip(near, 0, 4), start])
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,8 @@ class Validity:
     @classmethod
     def of(cls, signals: Signals) -> Validity:
         """From the errors of the development runs."""
-        return cls.told(
-            signals, scale(signals) * np.array(_calibration()[signals.kernel]["outcomes"])
-        )
+        outcomes = np.array(_calibration()[signals.calibration]["outcomes"])
+        return cls.told(signals, scale(signals) * outcomes)
 
     @classmethod
     def told(
@@ -95,10 +105,16 @@ class Validity:
         word: Word = "good" if error <= GOOD else "fair" if error <= FAIR else "poor"
         return cls(word, error, clock, signals, shift)
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Validity:
+        """From what JSON holds of it."""
+        clock, signals = np.array(content["clock"], float), Signals(**content["signals"])
+        return cls(**{**content, "clock": clock, "signals": signals})
+
 
 def scale(signals: Signals) -> float:
     """Of ln(real / predicted) steps, by the errors of the development runs."""
-    return spread(signals, _calibration()[signals.kernel]["weights"])
+    return spread(signals, _calibration()[signals.calibration]["weights"])
 
 
 def spread(signals: Signals, weights: Any) -> float:

@@ -5,16 +5,15 @@ then grows up to a hundredfold. What grows is the Jacobian, and it does so with 
 themselves, as in a product of layers the derivative by one is the product of the others. So scale
 the frozen Jacobian by ρ(t), with
 
-    ρ² = (a² + c·b²)^(1 - 1/L),
+    ρ² = (a² + b²)^(1 - 1/L),
 
 where a is how much of the pretrained features is left and b how much of others has formed, both
 relative to the pretrained ones, about their mean over samples and along the directions that the
 head reads, and L is the number of layers that train: one alone is linear and its Jacobian stays.
-The tangent model has these features, so ρ costs nothing and needs no look at the network. c is 1
-unless the weights along the path say otherwise (`ntkpredict.refine`). `experiments/growth` holds
-this against the growth at the weights of real runs. Behind a ReLU the tangent model's Jacobian
-shrinks by itself where features do (`HeadExactTangent.sensitivity`); ρ is what is missing to the
-law.
+The tangent model has these features, so ρ costs nothing and needs no look at the network.
+`experiments/growth` holds this against the growth at the weights of real runs. Behind a ReLU the
+tangent model's Jacobian shrinks by itself where features do (`HeadExactTangent.sensitivity`); ρ is
+what is missing to the law.
 
 Growth stops at the edge of stability: where a larger kernel would be unstable at the learning rate,
 training keeps it from growing on (Cohen et al. 2021, arXiv:2103.00065).
@@ -38,13 +37,8 @@ from sde.descent import as_gradient_descent
 _LEAST = 0.01
 """Of γ by itself; below, there are no features left to tell from."""
 
-RATE = 1.0
-"""c where nothing is measured: all features count alike, and ρ² is how large they are."""
 
-
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["origin", "bound", "rate"], meta_fields=["depth"]
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["origin", "bound"], meta_fields=["depth"])
 @dataclass(frozen=True)
 class Growth:
     """How the body's part of a kernel grows with the features. A pytree.
@@ -53,13 +47,11 @@ class Growth:
         origin: the pretrained features of the training samples along the model's directions.
         bound: the largest γ = ρ² at each step; its last value holds from then on.
         depth: L.
-        rate: c.
     """
 
     origin: Float[Array, "samples directions"]
     bound: Float[Array | np.ndarray, " steps"]
     depth: int
-    rate: Float[Array | np.ndarray, ""] | float = RATE
 
     def take(self, index: Any) -> Growth:
         """Of some of the samples."""
@@ -81,7 +73,7 @@ class Growth:
 
     def squared(self, kept: Any, formed: Any) -> Any:
         """ρ² of a and b, without the bound."""
-        return (kept**2 + self.rate * formed**2) ** (1 - 1 / self.depth)
+        return (kept**2 + formed**2) ** (1 - 1 / self.depth)
 
 
 def change(

@@ -51,10 +51,16 @@ class Trajectory:
 
     def slowed(self, factor: float) -> Trajectory:
         """The same curves on a clock slower by a factor: what was at step t is at factor · t."""
-        source = self.steps / factor
+        return self.at(self.steps / factor)
+
+    def at(self, times: Float[np.ndarray, " grid"]) -> Trajectory:
+        """The same curves on another clock: what was at these steps is at the grid's.
+
+        Between steps they are interpolated, beyond the last one they stay as they are there.
+        """
 
         def stretch(values: np.ndarray) -> np.ndarray:
-            return np.stack([np.interp(source, self.steps, row) for row in values])
+            return np.stack([np.interp(times, self.steps, row) for row in values])
 
         return self._reduce(stretch)
 

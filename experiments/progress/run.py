@@ -141,9 +141,10 @@ def to_forecast(content: dict[str, Any]) -> ntp.Forecast:
     unknown = ("steps", "steps_interval", "seconds", "seconds_interval", "reason", "stability")
     texts = ("network", "data", "plan", "until", "mode", "kernel", "solver")
     return ntp.Forecast(
-        **dict.fromkeys((*unknown, "path")),
+        **dict.fromkeys((*unknown, "pilot")),
         **dict.fromkeys(texts, ""),
         stopping_times=np.empty(0),
+        spectrum=np.empty(0),
         trajectory=to_trajectory(content["trajectory"]),
         validity=Validity.of(Signals(**content["signals"])),
         cost=ntp.CostModel(0.0, (1.0, 1.0, 1.0), 0.0, 1),

@@ -14,6 +14,8 @@ import baselines
 import figures
 import forecast
 import jax
+import pilots
+import smaller
 import train
 from rich.console import Console
 from tasks import CASES, SMOKE
@@ -22,8 +24,8 @@ from ntkpredict.display import show
 from ntkpredict.score import score
 
 HERE = Path(__file__).parent
-OURS = ("ours", "ours-10k", "ours-path")
-"""The default, and what more budget buys."""
+OURS = ("ours", *pilots.SHARES)
+"""The default, and what a budget buys."""
 
 
 def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
@@ -31,6 +33,8 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     cases = SMOKE if smoke else CASES
     train.main(folder, cases)
     forecast.main(folder, cases)
+    smaller.main(folder, cases)
+    pilots.main(folder)
     baselines.main(folder, {path.stem for path in (folder / "forecasts" / "ours").iterdir()})
     scores = score(folder)
     scores.save(folder / "results.json")

@@ -146,8 +146,9 @@ def _chosen(task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 
 _TEN = (1, 2, 4, 5, 7, 10, 12, 13, 25, 38)
+_ALL = tuple(range(43))
 _TWENTY = (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 25, 28, 31, 35, 38)
-"""The ten and the twenty most frequent traffic signs."""
+"""The ten and the twenty most frequent traffic signs, and all."""
 
 TASKS = {
     # Development.
@@ -207,6 +208,10 @@ TASKS = {
     "mcunet-clothing": Task(
         "mcunet", "clothing", "near", "held-out", 800, 200, size=64, head=0.02
     ),
+    "resnet20-gtsrb43": Task(
+        "resnet20", "gtsrb", "medium", "held-out", 3000, 300, _ALL, head=0.1
+    ),
+    "resnet20-fsdd": Task("resnet20", "fsdd", "far", "held-out", 1000, 300),
     "squeezenet-gtsrb20": Task(
         "squeezenet1.1", "gtsrb", "medium", "held-out", 2000, 300, _TWENTY, size=48
     ),
@@ -282,6 +287,10 @@ CASES = {
         Case("resnet56-cifar5-squares", "sgd", 1e-3, 16, 300),
         Case("resnet56-gtsrb10", "sgd", 1e-3, 16, 400),
         Case("resnet56-gtsrb10", "adamw", 1e-4, 16, 400),
+        Case("resnet20-gtsrb43", "sgd", 3e-3, 32, 800),
+        Case("resnet20-gtsrb43", "adamw", 3e-4, 64, 400),
+        Case("resnet20-fsdd", "sgd", 3e-3, 32, 400),
+        Case("resnet20-fsdd", "adamw", 3e-4, 32, 400),
         Case("resnet50-clothing", "sgd", 1e-3, 16, 160),
         Case("resnet50-clothing", "adamw", 1e-4, 16, 160),
         Case("mobilenet-clothing", "sgd", 1e-2, 16, 120),

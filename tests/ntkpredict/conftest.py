@@ -16,7 +16,7 @@ import pytest
 import ntkpredict as ntp
 from sde import Curve
 
-from . import problems
+from . import forecasts, problems
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +94,12 @@ def mlp():
 def frozen_mlp():
     """The same network of which only the head trains."""
     return problems.mlp(trainable="head/*")
+
+
+@pytest.fixture
+def forecast():
+    """By hand, of two minibatch orders."""
+    return forecasts.forecast()
 
 
 @pytest.fixture

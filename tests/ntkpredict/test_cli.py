@@ -1,13 +1,14 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict import cli, display
-from ntkpredict.refine import WeightPath
+from ntkpredict import cli
+from ntkpredict.options import Predict
 
 from . import problems
 from .conftest import Outcome
@@ -154,6 +155,20 @@ class TestResults:
         np.testing.assert_array_equal(found.trajectory.train.loss, expected.trajectory.train.loss)
         assert found.data == "points"
 
+    def test_a_figure_that_is_not_there(self, forecast, refused):
+        options = Predict(figure=(Path("no.png"),))
+        with refused("figure: got 'no.png'; expected one of train-loss, validation-loss, "):
+            cli._illustrate(forecast, options)
+
+    def test_where_no_page_can_be_written(self, command, task, tmp_path, monkeypatch):
+        page = tmp_path / "none" / "run.html"
+        for option in ("--report", "--figure"):
+            outcome = command("validate", *task, option, page)
+            assert_one_line(outcome, f"{option[2:]}: '{page}' cannot be written; expected a file")
+        monkeypatch.setitem(sys.modules, "plotly", None)
+        outcome = command("predict", *task, "--report", tmp_path / "run.html")
+        assert_one_line(outcome, "report: plotly is missing; install ntkpredict[report]")
+
     def test_predict_with_adamw(self, command, task):
         arguments = ("--network", MLP, "--optimizer", "adamw", "--lr", "0.01", "--json")
         outcome = command("predict", *task, *arguments)
@@ -165,13 +180,17 @@ class TestResults:
         run = ntp.train(problems.mlp(), problems.data(), plan, ntp.parse("loss<=0.5x"))
         assert outcome.result["steps"] == pytest.approx(run.steps, rel=0.25)
 
-    def test_predict_for_people(self, command, task):
-        outcome = command("predict", *task, "--network", MLP, "--mode", "linear")
+    def test_predict_for_people(self, command, task, tmp_path):
+        page, figure = tmp_path / "run.html", tmp_path / "train-loss.svg"
+        pictures = ("--report", page, "--figure", figure)
+        outcome = command("predict", *task, "--network", MLP, "--mode", "linear", *pictures)
         assert outcome.code == 0
         assert outcome.err == ""
         assert outcome.out.startswith("Fine-tuning mlp on points: sgd, lr 0.05")
         assert "loss<=0.5x after about " in outcome.out
         assert "How far to trust it: " in outcome.out
+        assert "after about" in page.read_text(encoding="utf-8")
+        assert figure.read_text(encoding="utf-8").startswith("<?xml")
 
     def test_the_solver_can_be_chosen(self, command, task):
         linear = (*task, "--mode", "linear", "--lr", "0.005", "--loss", "squared_error")
@@ -225,27 +244,17 @@ class TestResults:
         assert "No forecast: not reached within 40 steps" in outcome.out
         assert ntp.Forecast.load("f.json").steps is None
 
-    def test_a_budget_follows_the_weights(self, command, task):
-        arguments = ("--network", MLP, "--save", "f.json", "--budget")
-        outcome = command("predict", *task, *arguments, "2000%")
+    def test_a_budget_trains_a_pilot(self, command, task):
+        outcome = command("predict", *task, "--budget", "10%", "--save", "f.json")
         assert outcome.code == 0
-        assert outcome.err == ""
-        path = ntp.Forecast.load("f.json").path
-        assert len(path.steps) > 2
+        pilot = ntp.Forecast.load("f.json").pilot
         text = " ".join(outcome.out.split())  # lines are wrapped
-        stretches = f"to step {path.steps[-1]} in {len(path.steps) - 1} stretches"
-        assert f"Followed the real weights {stretches}: the kernel's part from the body" in text
-        assert f"{path.growth.max():.2g} times its size" in text
-
-    def test_a_budget_that_pays_for_nothing_is_told(self):
-        start = WeightPath(np.array([0]), *np.ones((5, 1)), rate=1.0, forward_passes=0.0)
-        text = "The real weights were not looked at: the budget does not pay for it once"
-        assert display._path(start).startswith(text)
+        assert f"Trained the first {pilot.steps} steps for real: they went" in text
 
     @pytest.mark.parametrize("kind", ["predict", "validate"])
     @pytest.mark.parametrize(
         ("text", "share"),
-        [("5%", 0.05), ("0.05", 0.05), ("5 %", 0.05), ("2.5e-3", 0.0025), ("0", 0), ("150%", 1.5)],
+        [("5%", 0.05), ("0.05", 0.05), ("5 %", 0.05), ("2.5e-3", 0.0025), ("0", 0), ("100%", 1)],
     )
     def test_a_budget_is_a_share(self, command, task, monkeypatch, kind, text, share):
         seen = []
@@ -272,11 +281,14 @@ class TestResults:
         assert read.best.machine.name == "b"
         assert read.best.price == min(c.value("price") for c in read.candidates)
 
-    def test_compare_for_people(self, command, task):
-        outcome = command("compare", *task, "--lr", "1e-4,0.02", "--within", "30steps")
+    def test_compare_for_people(self, command, task, tmp_path):
+        page = tmp_path / "run.html"
+        options = ("--lr", "1e-4,0.02", "--within", "30steps", "--report", page)
+        outcome = command("compare", *task, *options)
         assert outcome.code == 0
         assert "Least seconds to loss<=0.5x within 30steps: sgd, lr 0.02" in outcome.out
         assert "the best with a probability of" in outcome.out
+        assert "plans compared" in page.read_text(encoding="utf-8")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -488,7 +500,7 @@ class TestImpossible:
     def test_a_budget_that_is_no_share(self, command, task, text):
         assert_one_line(
             command("predict", *task, "--budget", text),
-            f"budget: got {text!r}; expected a share of the run's cost such as 5% or 0.05",
+            f"budget: got {text!r}; expected a share of the run such as 5% or 0.05",
         )
 
     @pytest.mark.parametrize(
@@ -497,7 +509,7 @@ class TestImpossible:
     def test_a_budget_out_of_range(self, command, task, text, value):
         assert_one_line(
             command("predict", *task, f"--budget={text}"),
-            f"budget: got {value}; expected a share of the run's cost, at least 0",
+            f"budget: got {value}; expected a share of the run, in 0..1",
         )
 
     def test_a_damaged_checkpoint(self, command, task, tmp_path):

@@ -132,11 +132,20 @@ class TestRanking:
         assert read.to_dict() == ranking.to_dict()
         assert read.best.value("loss") == ranking.best.value("loss")
 
-    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 99}', '{"format": 1}'])
-    def test_what_is_none_is_refused(self, refused, tmp_path, text):
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("", "is not a ranking ("),
+            ("{}", "is not a ranking ("),
+            ("[]", "is not a ranking ("),
+            ('{"format": 99}', "has format 99, this version reads 1; upgrade"),
+            ('{"format": 1}', "is damaged ("),
+        ],
+    )
+    def test_what_is_none_is_refused(self, refused, tmp_path, text, why):
         path = tmp_path / "r.json"
         path.write_text(text)
-        with refused(f"path: {str(path)!r} is no ranking"):
+        with refused(f"path: {str(path)!r} {why}"):
             ntp.Ranking.load(path)
 
 
@@ -161,8 +170,9 @@ class TestAmong:
             candidate(9.0, 9.0, 0.4),
             candidate(None, None, 0.1),
             candidate(1.0, 3.0, 0.5),
+            candidate(0.5, 1.0, 0.0, diverged=True),
         ]
-        assert pareto_front(rows).tolist() == [True, True, False, True, False, True]
+        assert pareto_front(rows).tolist() == [True, True, False, True, False, True, False]
 
     def test_the_probability_of_being_best_follows_the_outcomes(self, candidate):
         count = len(candidate(1.0, None, 0.1).stopping_times)
@@ -176,6 +186,10 @@ class TestAmong:
         np.testing.assert_allclose(found, [0, 0.75], atol=0.04)
         never = candidate(None, None, 0.1, stopping_times=np.full(count, np.inf))
         np.testing.assert_array_equal(probability_best([never], "steps"), [0])
+        wild = candidate(10.0, None, 0.0, stopping_times=sure.stopping_times, diverged=True)
+        for criterion in ("steps", "loss", "seconds"):
+            assert wild.value(criterion) == np.inf
+            np.testing.assert_array_equal(probability_best([wild], criterion), [0])
 
     @pytest.mark.parametrize("critical", [20.0, 500.0])
     def test_the_critical_batch_size_is_that_of_the_curve(self, critical):
@@ -215,6 +229,14 @@ class TestMachinesAndBudgets:
             alone = ntp.predict(linear, data, plan, ntp.MaxSteps(20), seeds=1).trajectory
             expected = [np.interp(20, alone.steps, row) for row in alone.validation.loss]
             assert candidate.validation_loss == pytest.approx(np.median(expected), rel=1e-3)
+
+    def test_a_plan_that_diverges_is_not_the_best_use_of_a_budget(self, linear, data):
+        plans = ntp.Plan.grid([50.0, 0.02], [8], max_steps=60, loss="squared_error")
+        ranking = ranked(linear, data, plans, None, within=ntp.Budget(20, "steps"))
+        assert [c.learning_rate for c in ranking.candidates] == [0.02, 50.0]
+        assert [c.steps for c in ranking.candidates] == [20, 20]
+        assert ranking.candidates[1].reason.startswith("diverges")
+        np.testing.assert_array_equal(ranking.probability_best, [1, 0])
 
     def test_a_budget_of_time_pays_for_fewer_steps_on_slower_machines(self, linear, data):
         speeds = {"fast": 1.0, "slow": 0.5, "snail": 1e-9}

@@ -6,71 +6,13 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict.forecast import FORMAT
+from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_plain
-from ntkpredict.refine import WeightPath
-from ntkpredict.validity import Signals, Validity
-from sde import Curve, Stability
+from sde import Curve
 
-STABILITY = Stability(
-    learning_rate=0.1,
-    effective_learning_rate=1.0,
-    critical_learning_rate=0.25,
-    noise_mass=0.125,
-    sharpness=15.2,
-)
-PATH = WeightPath(
-    steps=np.array([0, 9, 16]),
-    growth=np.array([1.0, 0.5, 1 / 3]),
-    kept=np.array([1.0, 0.7, -0.1]),
-    formed=np.array([0.0, 0.9, 4 / 3]),
-    predicted=np.array([3.0, 2.0, 1.0]),
-    real=np.array([3.0, 2.5, 0.75]),
-    rate=0.8,
-    forward_passes=1248.0,
-)
+from .forecasts import STABILITY, VALIDITY
 
-VALIDITY = Validity(
-    word="fair",
-    error=0.2,
-    clock=np.array([-0.5, 0.0, 1 / 3]),
-    signals=Signals("growing", coordinate_wise=False, difference=0.25, margin=2.5),
-)
-
-
-def curve(rows):
-    return Curve(np.asarray(rows), np.clip(np.asarray(rows) / 4, 0, 1))
-
-
-@pytest.fixture
-def forecast():
-    return ntp.Forecast(
-        steps=12.5,
-        steps_interval=(10.0, 16.25),
-        stopping_times=np.array([9.5, 12.0, 12.5, 17.0]),
-        seconds=1.5,
-        seconds_interval=(1.25, 2.0),
-        reason=None,
-        trajectory=ntp.Trajectory(
-            np.array([0, 10, 20]),
-            curve([[3.0, 0.1, 1 / 3], [2.9, 1e-7, 0.3]]),
-            curve([[3.5, 2.0, 1.0], [3.25, 1.5, 1.25]]),
-        ),
-        stability=STABILITY,
-        validity=VALIDITY,
-        path=None,
-        cost=ntp.CostModel(0.5, (0.01, 0.02, 0.04), 0.125, 20),
-        network="net",
-        data="points",
-        plan="sgd, lr 0.1, momentum 0.9, batch size 8",
-        until="loss<=0.1x | validation_accuracy>=0.9",
-        mode="head_exact",
-        kernel="growing",
-        solver="replay",
-        samples=48,
-        forecast_seconds={"cost of a batch": 0.5, "simulation": 1e-3},
-        notes=("first", "zweite ü"),
-        versions={"jax": "0.10.2"},
-    )
+PILOT = Pilot(batch_loss=np.array([3.0, 2.5, 1 / 3]), clock=1.25)
 
 
 def not_reached(forecast):
@@ -99,13 +41,8 @@ def open_ended(forecast):
     )
 
 
-def with_path(forecast):
-    return dataclasses.replace(forecast, path=PATH)
-
-
-def with_the_start_of_a_path(forecast):
-    start = WeightPath(np.array([0]), *np.ones((5, 1)), rate=1.0, forward_passes=0.0)
-    return dataclasses.replace(forecast, path=start)
+def with_a_pilot(forecast):
+    return dataclasses.replace(forecast, pilot=PILOT)
 
 
 def diverging(forecast):
@@ -144,12 +81,11 @@ class TestRoundTrip:
             without_stability,
             open_ended,
             diverging,
-            with_path,
-            with_the_start_of_a_path,
+            with_a_pilot,
         ],
         ids=[
             *("reached", "not_reached", "without_stability", "open_ended", "diverging"),
-            *("with_path", "with_the_start_of_a_path"),
+            "with_a_pilot",
         ],
     )
     def test_load_returns_what_was_saved(self, forecast, tmp_path, change):
@@ -182,10 +118,10 @@ class TestRoundTrip:
         assert ntp.Forecast.load(tmp_path / "f.json").stability.margin == 2.5
 
     def test_what_was_read_answers_as_before(self, forecast, tmp_path):
-        saved = with_path(open_ended(forecast))
+        saved = with_a_pilot(open_ended(forecast))
         saved.save(tmp_path / "f.json")
         loaded = ntp.Forecast.load(tmp_path / "f.json")
-        assert loaded.path.gap == PATH.gap == 0.25
+        assert loaded.pilot.steps == 3
         for steps in (5, 9.5, 20):
             assert loaded.probability(steps) == saved.probability(steps)
 
@@ -217,7 +153,7 @@ class TestBadFiles:
 
     def test_older_format(self, path, refused):
         content = json.loads(path.read_text())
-        del content["stopping_times"], content["path"]
+        del content["stopping_times"], content["pilot"]
         for older in (1, 2):
             path.write_text(json.dumps({**content, "format": older}))
             with refused(f"path: '{path}' has format {older}, this version reads {FORMAT}; make"):
@@ -268,13 +204,11 @@ class TestBadFiles:
             ("validity", {**to_plain(VALIDITY), "clock": ["late"]}),
             ("steps_interval", 3),
             ("stopping_times", ["soon"]),
-            ("path", {}),
-            ("path", [1, 2]),
-            ("path", "winding"),
-            ("path", {**to_plain(PATH), "growth": ["a", "b", "c"]}),
-            ("path", {**to_plain(PATH), "steps": None}),
-            ("path", {**to_plain(PATH), "forward_passes": None}),
-            ("path", {**to_plain(PATH), "rate": None}),
+            ("pilot", {}),
+            ("pilot", [1, 2]),
+            ("pilot", "short"),
+            ("pilot", {**to_plain(PILOT), "batch_loss": ["a", "b", "c"]}),
+            ("pilot", {**to_plain(PILOT), "clock": None}),
             ("notes", None),
             ("surprise", 1),
         ],

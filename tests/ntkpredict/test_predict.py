@@ -7,8 +7,9 @@ import optax
 import pytest
 
 import ntkpredict as ntp
-from linearize import CountSketch, Identity
+from linearize import CountSketch, Identity, exact_ntk
 from ntkpredict.interval import predicted_steps, stopping_times
+from ntkpredict.pilot import Pilot
 from sde import as_gradient_descent
 
 FEW = CountSketch(64)
@@ -265,6 +266,11 @@ class TestResult:
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, data.train[1]).mean()
         np.testing.assert_allclose(forecast.trajectory.train.loss[:, 0], loss, rtol=1e-5)
 
+    def test_the_spectrum_is_of_the_networks_kernel(self, forecast, linear, data):
+        kernel = np.asarray(exact_ntk(linear, data.train[0])).reshape(144, 144) / 48
+        exact = np.linalg.eigvalsh(kernel)[::-1]
+        np.testing.assert_allclose(forecast.spectrum, exact, rtol=1e-3, atol=1e-5 * exact[0])
+
     def test_seconds_are_compiling_and_the_steps_at_the_cost_of_a_batch(self, forecast):
         cost, steps_per_epoch = forecast.cost, 48 // PLAN.batch_size
         assert forecast.seconds == cost.seconds(forecast.steps, steps_per_epoch)
@@ -442,29 +448,26 @@ class TestTargets:
 
 
 class TestBudget:
-    """What is refused; the path itself is tested where it is made."""
+    """The pilot itself is tested where it is made."""
 
-    @pytest.mark.parametrize("budget", [-0.05, np.nan, np.inf])
+    @pytest.mark.parametrize("budget", [-0.05, 1.5, np.nan, np.inf])
     def test_is_a_share_of_the_run(self, mlp, data, refused, budget):
-        with refused(f"budget: got {budget}; expected a share of the run's cost, at least 0"):
+        with refused(f"budget: got {budget}; expected a share of the run, in 0..1"):
             ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=budget)
 
-    @pytest.mark.parametrize("solver", ["sde", "spectral"])
-    def test_is_for_replay(self, mlp, data, refused, solver):
-        with refused(f"solver: {solver!r} follows a frozen kernel; with a budget use 'replay'"):
-            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=0.05, solver=solver)
-
-    def test_is_for_an_exact_head(self, mlp, data, refused):
-        with refused("mode: 'linear' has a frozen head; with a budget use 'head_exact'"):
-            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=0.05, mode="linear")
-
-    def test_is_for_networks_with_a_head_that_trains(self, mlp, data, refused):
-        headless = ntp.Network.from_function(mlp.function, mlp.params)
-        params = mlp.params
-        fixed = ntp.Network.from_function(mlp.function, params, head="head", trainable="body")
-        for network in (headless, fixed):
-            with refused("budget: got 0.05, but network has no trainable head; expected 0"):
-                ntp.predict(network, data, PLAN, ntp.MaxSteps(5), budget=0.05)
+    def test_sets_the_clock_by_the_first_steps_of_the_run(self, mlp, data):
+        plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
+        plain, piloted = (
+            ntp.predict(mlp, data, plan, ntp.MaxSteps(40), budget=share, seeds=2)
+            for share in (0.0, 0.25)
+        )
+        assert plain.pilot is None
+        run = ntp.train(mlp, data, plan)
+        np.testing.assert_allclose(piloted.pilot.batch_loss, run.batch_loss[:10], rtol=1e-5)
+        expected = Pilot.of(run.batch_loss[:10], plain.trajectory).corrected(plain.trajectory)
+        np.testing.assert_allclose(piloted.trajectory.train.loss, expected.train.loss, rtol=1e-4)
+        assert piloted.validity.signals.piloted
+        assert "pilot" in piloted.forecast_seconds
 
 
 class TestKernel:
@@ -489,7 +492,6 @@ class TestKernel:
     ):
         forecast = ntp.predict(mlp, data, self.PLAN, ntp.MaxSteps(5), seeds=1, **options)
         assert (forecast.kernel, forecast.solver) == (kernel, solver)
-        assert forecast.path is None
 
     def test_a_layer_that_trains_alone_does_not_grow(self, mlp, data):
         growing, frozen = (
@@ -503,10 +505,6 @@ class TestKernel:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (
-                {"kernel": "frozen", "budget": 0.05},
-                "kernel: 'frozen' leaves a budget nothing to measure; expected 'growing'",
-            ),
             (
                 {"kernel": "growing", "solver": "sde"},
                 "solver: 'sde' follows a frozen kernel; with kernel='growing' use 'replay'",

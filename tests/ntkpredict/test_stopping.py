@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict import stopping
 from ntkpredict.counter import early_stopping
+from ntkpredict.stopping import text
 
 STEPS = np.array([0, 1, 2, 4, 8])
 
@@ -669,6 +669,6 @@ class TestParse:
             ntp.parse(text)
 
     def test_doctests(self):
-        failed, attempted = doctest.testmod(stopping)
+        failed, attempted = doctest.testmod(text)
         assert attempted > 0
         assert failed == 0

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.validate import FRACTIONS, compare_targets
+from ntkpredict.milestones import FRACTIONS
+from ntkpredict.validate import compare_targets
 
 
 class TestComparison:

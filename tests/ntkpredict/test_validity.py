@@ -51,11 +51,16 @@ class TestSignals:
     def test_the_spread_is_log_linear(self):
         signals = Signals("growing", True, 0.5, 5.0)
         expected = np.exp(-2 + 0.3 + 0.5 * 0.4 + np.log(10) * 0.2)
-        assert spread(signals, [-2, 0.3, 0.4, 0.2]) == pytest.approx(expected)
+        assert spread(signals, [-2, 0.3, 0.4, 0.2, 0]) == pytest.approx(expected)
 
-    @pytest.mark.parametrize("kernel", ["frozen", "growing", "measured"])
-    def test_what_is_shipped_trusts_less_near_the_edge(self, kernel):
-        calm, edge = (Validity.of(Signals(kernel, False, 0.3, margin)) for margin in (100.0, 0.5))
+    @pytest.mark.parametrize(
+        ("kernel", "piloted"), [("frozen", False), ("growing", False), ("growing", True)]
+    )
+    def test_what_is_shipped_trusts_less_near_the_edge(self, kernel, piloted):
+        calm, edge = (
+            Validity.of(Signals(kernel, False, 0.3, margin, piloted=piloted))
+            for margin in (100.0, 0.5)
+        )
         assert calm.error < edge.error
         assert edge.word == "poor"
         assert calm.clock.shape == (41,)
@@ -63,7 +68,7 @@ class TestSignals:
 
     @pytest.mark.parametrize(("scale", "word"), [(0.01, "good"), (0.2, "fair"), (1.0, "poor")])
     def test_words_follow_the_error_to_expect(self, monkeypatch, scale, word):
-        fit = {"weights": [np.log(scale), 0, 0, 0], "outcomes": np.linspace(-2, 2, 41).tolist()}
+        fit = {"weights": [np.log(scale), 0, 0, 0, 0], "outcomes": np.linspace(-2, 2, 41).tolist()}
         monkeypatch.setattr(validity, "_calibration", lambda: {"growing": fit})
         told = Validity.of(CALM)
         assert told.word == word
@@ -110,13 +115,13 @@ class TestCalibration:
         ]
 
     def test_finds_the_spread(self, calibrate, errors):
-        fit = calibrate.fit(errors, calibrate.START)
+        fit = calibrate.fit(errors)
         assert np.exp(fit["weights"][0]) == pytest.approx(0.1, rel=0.2)
         assert np.exp(fit["weights"][1]) == pytest.approx(5, rel=0.3)
         np.testing.assert_allclose(np.median(fit["outcomes"]), 0, atol=0.2)
 
     def test_holds_on_tasks_left_out(self, calibrate, errors):
-        told = calibrate.left_out(errors, calibrate.START)
+        told = calibrate.left_out(errors)
         assert told["coverage"] == pytest.approx(0.95, abs=0.03)
         assert told["median_width"] > 1
 

@@ -52,12 +52,10 @@ def problem(optimizer: Any, batch: int = BATCH, objective: Any = None) -> Proble
     return Problem(Examples(model, targets), goal, optimizer, batch, (0, 1))
 
 
-def growing(
-    given: Problem, *, depth: int = 2, rate: float = 1.0, bound: Any = UNBOUNDED
-) -> Problem:
+def growing(given: Problem, *, depth: int = 2, bound: Any = UNBOUNDED) -> Problem:
     model = tangent(given)
     origin = model.features_along(model.initial())
-    return replace(given, growth=Growth(origin, np.asarray(bound, np.float32), depth, rate))
+    return replace(given, growth=Growth(origin, np.asarray(bound, np.float32), depth))
 
 
 def tangent(given: Problem) -> HeadExactTangent:
@@ -112,21 +110,21 @@ def test_a_is_what_is_left_and_b_is_what_has_formed(x64: None) -> None:
 
 @pytest.mark.parametrize(("depth", "power"), [(1, 0), (2, 0.5), (3, 2 / 3), (20, 0.95)])
 def test_growth_is_a_power_of_the_size_of_the_features(depth: int, power: float) -> None:
-    growth = Growth(jnp.ones((2, 1)), UNBOUNDED, depth, rate=0.7)
+    growth = Growth(jnp.ones((2, 1)), UNBOUNDED, depth)
     kept, formed = np.array([1, 0.5, -0.5, 0]), np.array([0, 2, 0.1, 5])
-    expected = (kept**2 + 0.7 * formed**2) ** power
+    expected = (kept**2 + formed**2) ** power
     np.testing.assert_allclose(growth.squared(kept, formed), expected, rtol=1e-12)
     np.testing.assert_allclose(growth.squared(1.0, 0.0), 1)
 
 
 @pytest.mark.parametrize("depth", [2, 20])
 def test_the_scale_is_the_law_within_the_bound(depth: int) -> None:
-    given = growing(problem(OPTIMIZERS["momentum"]), depth=depth, rate=0.7)
+    given = growing(problem(OPTIMIZERS["momentum"]), depth=depth)
     growth, params = given.growth, trained(given)[-1]
     assert growth is not None
     model = tangent(given)
     kept, formed = changed(given, params)
-    expected = (kept**2 + 0.7 * formed**2) ** (1 - 1 / depth)
+    expected = (kept**2 + formed**2) ** (1 - 1 / depth)
     assert expected > 1.5
     np.testing.assert_allclose(growth.scale(model, params, 3) ** 2, expected, rtol=1e-4)
     np.testing.assert_allclose(growth.scale(model, model.initial(), 3), 1, rtol=1e-6)

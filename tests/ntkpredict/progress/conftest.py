@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.validity import Signals, Validity
 from sde import Curve
 
 
@@ -63,36 +62,20 @@ def run():
 
 
 @pytest.fixture
-def forecast(run):
+def forecast(forecast, run):
     """Of that run, a third too fast."""
     steps = np.arange(0, 2001, 20)
     rows = 0.5 + 1.8 * np.exp(-steps / 180) * np.array([[1.0], [1.03]])
     curves = Curve(rows, np.clip(1 - rows / 3, 0, 1))
-    until = ntp.EarlyStopping(5, every=20)
-    validity = Validity(
-        "fair", 0.2, np.linspace(-0.6, 0.6, 21), Signals("growing", False, 0.2, 2.0)
-    )
-    return ntp.Forecast(
+    return dataclasses.replace(
+        forecast,
         steps=800.0,
         steps_interval=(500.0, 1300.0),
         stopping_times=np.array([500.0, 800.0, 1300.0]),
         seconds=100.0,
         seconds_interval=(60.0, 160.0),
-        reason=None,
         trajectory=ntp.Trajectory(steps, curves, curves),
-        stability=None,
-        validity=validity,
-        path=None,
+        validity=dataclasses.replace(forecast.validity, clock=np.linspace(-0.6, 0.6, 21)),
         cost=ntp.CostModel(1.0, (0.1, 0.1, 0.1), 0.5, 20),
-        network="net",
-        data="data",
-        plan="plan",
-        until=str(until),
-        mode="head_exact",
-        kernel="growing",
-        solver="replay",
-        samples=64,
-        forecast_seconds={"train": 1.0},
-        notes=(),
-        versions={},
+        until=str(ntp.EarlyStopping(5, every=20)),
     )
