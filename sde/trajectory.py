@@ -68,7 +68,8 @@ class Trajectory:
         """The same training, with the validation that another one has at the same training losses.
 
         Their first seeds are compared, as many as the other one has; what each seed differs by
-        stays. Where the other training loss does not get as low, the last difference is kept.
+        stays, in proportion where a loss would fall further than that of the mean does. Where the
+        other training loss does not get as low, or never was as high, the last difference is kept.
         """
         if self.validation is None or other.validation is None:
             return self
@@ -80,15 +81,18 @@ class Trajectory:
         if np.allclose(losses, others.train.loss[0], rtol=1e-3):
             return self
         falls = np.diff(lowest, prepend=np.inf) < 0
-        reached = losses >= lowest[-1]
+        reached = (losses >= lowest[-1]) & (losses <= lowest[0])
         last = np.maximum.accumulate(np.where(reached, np.arange(len(reached)), 0))
 
-        def shift(name: str) -> np.ndarray:
+        def mapped(name: str) -> tuple[np.ndarray, np.ndarray]:
             mine, theirs = (getattr(each.curve("validation"), name)[0] for each in (own, others))
-            return (np.interp(-losses, -lowest[falls], theirs[falls]) - mine)[last]
+            return mine[last], np.interp(-losses, -lowest[falls], theirs[falls])[last]
 
-        loss = np.maximum(self.validation.loss + shift("loss"), 0)
-        accuracy = np.clip(self.validation.accuracy + shift("accuracy"), 0, 1)
+        mine, theirs = mapped("loss")
+        loss = self.validation.loss
+        loss = np.maximum(loss + theirs - mine, loss * np.fmin(theirs / mine, 1))
+        mine, theirs = mapped("accuracy")
+        accuracy = np.clip(self.validation.accuracy + theirs - mine, 0, 1)
         return Trajectory(self.steps, self.train, Curve(loss, accuracy))
 
     @property

@@ -100,7 +100,7 @@ def shares(errors: list[Error]) -> np.ndarray:
 
 
 def weights(errors: list[Error]) -> np.ndarray:
-    """Of the signals, by the likelihood of a Laplace law; no signal makes a forecast more certain."""
+    """Of the signals, by the likelihood of a Laplace law; none makes a forecast more certain."""
     start = np.array(START)
     regressors = np.array([error.signals.regressors for error in errors])
     ratios = np.abs([error.log_ratio for error in errors])
