@@ -25,7 +25,7 @@ def covered(validity, truth):
     return (low <= truth) & (truth <= high)
 
 
-@pytest.mark.parametrize(("bias", "spread"), [(3.0, 0.5), (-2.0, 1.5), (0.0, 4.0)])
+@pytest.mark.parametrize(("bias", "spread"), [(6.0, 0.5), (-4.0, 1.5), (0.0, 5.0)])
 def test_coverage_grows_with_the_records(bias, spread):
     random = np.random.default_rng(0)
     held = {}
