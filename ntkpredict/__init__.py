@@ -2,12 +2,14 @@
 
 from linearize import Network
 from ntkpredict.budget import Budget
+from ntkpredict.calibration import Calibration
 from ntkpredict.candidate import Candidate
 from ntkpredict.compare import compare
 from ntkpredict.cost import CostModel, measure_cost
 from ntkpredict.data import Data, load_data
 from ntkpredict.forecast import Forecast
 from ntkpredict.history import History, Record
+from ntkpredict.imports import import_runs
 from ntkpredict.machine import Machine
 from ntkpredict.plan import Plan
 from ntkpredict.predict import predict
@@ -34,6 +36,7 @@ __all__ = [
     "AnyOf",
     "Best",
     "Budget",
+    "Calibration",
     "Candidate",
     "Comparison",
     "Converged",
@@ -62,6 +65,7 @@ __all__ = [
     "Validation",
     "compare",
     "figures",
+    "import_runs",
     "load_data",
     "measure_cost",
     "parse",

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from ntkpredict.advice import reason_of
 from ntkpredict.budget import Budget
+from ntkpredict.calibration import Calibration
 from ntkpredict.cost import CostModel, in_seconds
 from ntkpredict.data import Data
 from ntkpredict.interval import Interval, predicted_steps
@@ -149,6 +150,7 @@ def candidate(
     machine: Machine,
     limit: int,
     within: Budget | None,
+    calibration: Calibration,
 ) -> Candidate:
     """What a simulated plan comes to on a machine.
 
@@ -160,13 +162,14 @@ def candidate(
         machine: where it would run.
         limit: the most steps that it may take.
         within: the budget that limits it, if any.
+        calibration: as in `predict`.
     """
     plan, curves, epoch = found.plan, found.trajectory, data.samples // found.plan.batch_size
-    validity = Validity.of(found.signals)
+    validity = calibration.validity(found.signals)
     if found.given_up:
         limit = min(limit, int(curves.steps[found.simulated - 1]))
     rule = _AtMost(until, limit)
-    steps, interval = predicted_steps(curves, rule, validity.clock)
+    steps, interval = predicted_steps(curves, rule, validity.clock, validity.shift)
     seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)
     times, losses = _outcomes(curves, rule, limit, validity)
     ends = _ends(curves, rule, limit)

@@ -53,7 +53,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     """
     import ntkpredict as ntp
     from ntkpredict import display
-    from ntkpredict.history import choose
+    from ntkpredict.history import History
     from ntkpredict.score import score
 
     _check_writable("save", command.save)
@@ -70,7 +70,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     plan, until = _plan(command), ntp.parse(command.until)
     network = _network(command)
     data = ntp.load_data(command.data)
-    history = choose(command.history)
+    history = History.choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
         if isinstance(command, Train):
             with closing(
@@ -91,7 +91,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
                 print(f"cancelled after {result.trained_steps} steps", file=sys.stderr)
         else:
             function = ntp.validate if isinstance(command, Validate) else ntp.predict
-            kept: dict[str, Any] = {}
+            kept: dict[str, Any] = {"calibration": ntp.Calibration.of(history)}
             if isinstance(command, Validate):
                 kept["history"] = history
             result = function(
@@ -120,20 +120,31 @@ def recall(command: Recall, console: Console) -> None:
     Raises:
         ValueError: records that are not there, or nothing to do it with.
     """
-    from ntkpredict.history import choose
+    import ntkpredict as ntp
+    from ntkpredict.history import History
     from ntkpredict.history_table import show_records
 
-    history = choose(command.history)
+    history = History.choose(command.history)
     if history is None:
         msg = "history: it is off; expected a file"
         raise ValueError(msg)
-    if command.action in ("show", "forget") and not command.ids and not command.all:
-        msg = f"ids: got none to {command.action}; expected numbers from `ntkpredict history list`"
+    if command.action not in ("list", "export") and not command.of and not command.all:
+        wanted = "files" if command.action == "import" else "numbers from `ntkpredict history list`"
+        msg = f"of: got none to {command.action}; expected {wanted}"
         raise ValueError(msg)
-    if command.action == "forget":
-        print(f"forgot {history.forget(command.ids)} records of {history.path}")
+    if command.action == "import":
+        added = []
+        for path in command.of:
+            added += ntp.import_runs(
+                path, history, format=command.format, steps_per_epoch=command.steps_per_epoch
+            )
+        print(json.dumps(added) if command.json else f"added {len(added)} runs to {history.path}")
         return
-    records = history.records(command.ids)
+    ids = tuple(_whole("of", text) for text in command.of)
+    if command.action == "forget":
+        print(f"forgot {history.forget(ids)} records of {history.path}")
+        return
+    records = history.records(ids)
     if command.action == "list" and not command.json:
         show_records(console, records)
         return
@@ -188,6 +199,7 @@ def _compare(command: Compare, console: Console) -> Any:
             interpolate=command.interpolate,
             patience=command.patience,
             samples=command.samples,
+            calibration=ntp.Calibration.of(ntp.History.choose(command.history)),
             report=report,
         )
 
@@ -209,7 +221,7 @@ def _whole(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        msg = f"{name}: got {text!r}; expected whole numbers with commas between"
+        msg = f"{name}: got {text!r}; expected whole numbers"
         raise ValueError(msg) from None
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 from linearize import Network
 from ntkpredict.advice import notes_of
 from ntkpredict.budget import Budget
+from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.candidate import Candidate, Criterion, candidate
 from ntkpredict.checks import check_optimizer, check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, measure_costs
@@ -38,6 +39,7 @@ def compare(
     patience: int | float = 10.0,
     samples: int = 512,
     seeds: int = 1,
+    calibration: Calibration = SHIPPED,
     report: Report | None = None,
     clock: Clock = time.perf_counter,
 ) -> Ranking:
@@ -64,6 +66,7 @@ def compare(
             of its batch size and kind is given up.
         samples: as in `predict`.
         seeds: as in `predict`; minibatch noise is small beside what forecasts are off by.
+        calibration: as in `predict`.
         report: for progress bars.
         clock: seconds since some moment.
 
@@ -89,6 +92,7 @@ def compare(
         progress=report("timing batches"),
         clock=clock,
     )
+    costs = {size: calibration.cost(cost) for size, cost in costs.items()}
     refuse_if_met(until, TrainingStep(network, data, plans[0]))
     watch.lap("cost of a batch")
     limits = {
@@ -110,7 +114,9 @@ def compare(
             size = found.plan.batch_size
             for machine, limit in zip(machines, limits[size], strict=True):
                 rule = MaxSteps(max(limit, 1)) if open_ended and within else until
-                candidates.append(candidate(found, rule, data, costs[size], machine, limit, within))
+                candidates.append(
+                    candidate(found, rule, data, costs[size], machine, limit, within, calibration)
+                )
         watch.lap(f"simulation, {name}")
     assert problem is not None  # there are plans
     return Ranking(

@@ -30,12 +30,15 @@ class CostModel:
         batch_seconds: the training step, (5 %, median, 95 %) over the batches measured.
         validation_seconds: one pass over the validation samples, 0 where there are none.
         batches: how many batches were measured; 0 where the costs are interpolated.
+        own_ratio: what the measured median was multiplied by, as steps of the user's own runs cost
+            more or less than batches that were timed before.
     """
 
     compile_seconds: float
     batch_seconds: tuple[float, float, float]
     validation_seconds: float
     batches: int
+    own_ratio: float = 1.0
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> CostModel:

@@ -107,6 +107,8 @@ def _validity(validity: Validity) -> str:
     return (
         f"How far to trust it: [bold]{validity.word}[/]; half of such forecasts were within "
         f"{100 * validity.error:.0f} % of the real steps."
+        + f" Calibrated on {validity.own_runs} of your own runs."
+        * bool(validity.own_runs)
     )
 
 

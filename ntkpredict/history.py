@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["forecast", "run"]
 VARIABLE = "NTKPREDICT_HISTORY"
-"""Of the environment: another path, or ``off``."""
+"""Of the environment: another path, or ``off``; what `History.choose` goes by."""
 
 _PATIENCE_SECONDS = 60.0
 """How long one process waits for the others."""
@@ -107,11 +107,21 @@ class History:
     """The file. It is made when it is first written to.
 
     Args:
-        path: of the file; `default_path` where None.
+        path: of the file.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = default_path() if path is None else Path(path)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def choose(cls, path: str | None = None) -> History | None:
+        """The history of that path, and none at all where it is ``off``.
+
+        Where None, what the environment variable NTKPREDICT_HISTORY says in the same way, or else
+        the file in the user's state directory.
+        """
+        chosen = path or os.environ.get(VARIABLE) or default_path()
+        return None if chosen == "off" else cls(chosen)
 
     def add(self, kind: Kind, session: str, task: Task, result: dict[str, Any]) -> int:
         """Keep a result, and return its number once it is safe on disk.
@@ -120,31 +130,25 @@ class History:
             ValueError: an unknown kind, or a result that JSON cannot hold.
             OSError: the file cannot be written, or is none of this version.
         """
-        if kind not in get_args(Kind):
-            msg = f"kind: got {kind!r}; expected one of {get_args(Kind)}"
-            raise ValueError(msg)
-        packed = zlib.compress(json.dumps(result, allow_nan=False).encode())
-        values = [
-            json.dumps(value) if isinstance(value, dict) else value for value in vars(task).values()
-        ]
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        marks = ", ".join("?" * 12)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as connection:
-            found = connection.execute(
-                f"INSERT INTO records (time, {_COLUMNS}) VALUES ({marks})",
-                (now, kind, session, *values, packed),
-            )
-            return int(found.lastrowid or 0)
+        row = _row(kind, session, task, result)
+        with self._writing() as connection:
+            return _insert(connection, row)
 
-    def records(self, ids: tuple[int, ...] = ()) -> list[Record]:
-        """All records, or those of some numbers, oldest first.
+    def add_once(self, kind: Kind, session: str, task: Task, result: dict[str, Any]) -> int | None:
+        """As `add`, but nothing, and None, where there is a record of that session."""
+        row = _row(kind, session, task, result)
+        with self._writing() as connection:
+            there = connection.execute("SELECT 1 FROM records WHERE session = ?", (session,))
+            return None if there.fetchone() else _insert(connection, row)
+
+    def records(self, ids: tuple[int, ...] = (), *, latest: int | None = None) -> list[Record]:
+        """All records, those of some numbers or the latest so many, oldest first.
 
         Raises:
             ValueError: a number that is not there.
             OSError: the file cannot be read, or is none of this version.
         """
-        found = [_record(row) for row in self._rows() if not ids or row[0] in ids]
+        found = [_record(row) for row in self._rows(latest) if not ids or row[0] in ids]
         _check_ids(ids, {record.id for record in found})
         return found
 
@@ -165,12 +169,16 @@ class History:
             connection.executemany("DELETE FROM records WHERE id = ?", chosen)
             return len(chosen)
 
-    def _rows(self) -> list[tuple[Any, ...]]:
+    def _rows(self, latest: int | None) -> list[tuple[Any, ...]]:
         if not self.path.exists():
             return []
         with self._open() as connection:
-            order = f"SELECT id, time, {_COLUMNS} FROM records ORDER BY id"
-            return connection.execute(order).fetchall()
+            order = f"SELECT id, time, {_COLUMNS} FROM records ORDER BY id DESC LIMIT ?"
+            return connection.execute(order, (-1 if latest is None else latest,)).fetchall()[::-1]
+
+    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self._open()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -193,9 +201,7 @@ class History:
 
 
 def default_path() -> Path:
-    """The user's state directory, as the platform has it, or what the environment says."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
+    """In the user's state directory, where the platform has it."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -203,12 +209,6 @@ def default_path() -> Path:
     else:
         folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return folder / "ntkpredict" / "history.sqlite"
-
-
-def choose(path: str | None) -> History | None:
-    """The history of that path, the default one where None, and none at all where ``off``."""
-    named = os.environ.get(VARIABLE) if path is None else path
-    return None if named == "off" else History(named)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -237,6 +237,24 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(statement)
     if version < len(_MIGRATIONS):
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+def _row(kind: Kind, session: str, task: Task, result: dict[str, Any]) -> tuple[Any, ...]:
+    if kind not in get_args(Kind):
+        msg = f"kind: got {kind!r}; expected one of {get_args(Kind)}"
+        raise ValueError(msg)
+    packed = zlib.compress(json.dumps(result, allow_nan=False).encode())
+    told = [
+        json.dumps(value) if isinstance(value, dict) else value for value in vars(task).values()
+    ]
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return (now, kind, session, *told, packed)
+
+
+def _insert(connection: sqlite3.Connection, row: tuple[Any, ...]) -> int:
+    marks = ", ".join("?" * len(row))
+    found = connection.execute(f"INSERT INTO records (time, {_COLUMNS}) VALUES ({marks})", row)
+    return int(found.lastrowid or 0)
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -24,10 +24,18 @@ def stopping_times(
 
 
 def predicted_steps(
-    trajectory: Trajectory, until: StoppingRule, clock: Clock
+    trajectory: Trajectory, until: StoppingRule, clock: Clock, shift: float = 0.0
 ) -> tuple[float | None, Interval | None]:
-    """The median number of steps over the seeds, and the 95 % interval of `stopping_times`."""
-    point = float(np.median(until.steps(trajectory)))
+    """The median number of steps over the seeds, and the 95 % interval of `stopping_times`.
+
+    Args:
+        trajectory: the simulated curves.
+        until: the stopping rule.
+        clock: what the interval spans.
+        shift: ln of the factor by which the point is later than the curves, see `Validity`.
+    """
+    expected = trajectory.slowed(np.exp(shift)) if shift else trajectory
+    point = float(np.median(until.steps(expected)))
     if not np.isfinite(point):
         return None, None
     outcomes = stopping_times(trajectory, until, clock)

@@ -30,11 +30,13 @@ class Milestone:
 
 def milestones(forecast: Forecast) -> list[Milestone]:
     """Those that are reached within the budget."""
-    curves, clock = forecast.trajectory, forecast.validity.clock
+    curves, told = forecast.trajectory, forecast.validity
     start = float(curves.train.loss[:, 0].mean())
     found = []
     for fraction in FRACTIONS:
-        steps, interval = predicted_steps(curves, TargetLoss(relative=fraction), clock)
+        steps, interval = predicted_steps(
+            curves, TargetLoss(relative=fraction), told.clock, told.shift
+        )
         if steps is not None:
             found.append(Milestone(fraction, fraction * start, steps, interval))
     return found

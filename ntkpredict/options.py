@@ -129,14 +129,20 @@ class Train(Task):
 
 @dataclass(frozen=True)
 class Recall:
-    """What is kept of forecasts and real runs: list, show, export (JSON, one a line) or forget."""
+    """What is kept of forecasts and real runs: list, show, export (JSON), forget, import more."""
 
-    action: tyro.conf.Positional[Literal["list", "show", "export", "forget"]]
+    action: tyro.conf.Positional[Literal["list", "show", "export", "forget", "import"]]
     """What to do."""
-    ids: tyro.conf.Positional[tuple[int, ...]] = ()
-    """Numbers of records, as list tells them; list and export take all where there are none."""
+    of: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Numbers of records, as list tells them; list and export take all where there are none. For
+    import: a History's dictionary as JSON, trainer_state.json, the CSV file of a CSVLogger, a
+    TensorBoard event file, or a folder of those."""
     all: bool = False
     """Forget all records."""
+    format: Literal["keras", "huggingface", "lightning", "tensorboard"] | None = None
+    """Of what is imported; by default told from the content."""
+    steps_per_epoch: int | None = None
+    """To count steps where only epochs were logged."""
     history: str | None = None
     """The SQLite file, where it is not the default one."""
     json: bool = False

@@ -19,6 +19,7 @@ from linearize import (
 )
 from linearize.tangent import Mode
 from ntkpredict.advice import notes_of, reason_of
+from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.checks import check_task, refuse_if_met
 from ntkpredict.cost import Clock, in_seconds, measure_cost
 from ntkpredict.data import Data
@@ -30,7 +31,6 @@ from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
-from ntkpredict.validity import Validity
 from ntkpredict.versions import versions
 from sde import Problem, Replay, SolverName, choose_solver, stability
 from sde.choice import check_name
@@ -54,6 +54,7 @@ def predict(
     solver: SolverName = "auto",
     projection: Projection | None = None,
     seeds: int = 8,
+    calibration: Calibration = SHIPPED,
     report: Report | None = None,
     clock: Clock = time.perf_counter,
 ) -> Forecast:
@@ -76,6 +77,8 @@ def predict(
         projection: of parameter space, see `linearize`.
         seeds: how many minibatch orders to simulate; ``"spectral"`` gives their expectation alone,
             and an interval without their noise.
+        calibration: what forecasts were off by, for the interval; `Calibration.of` a history adds
+            the user's own to what is shipped.
         report: for progress bars.
         clock: seconds since some moment.
 
@@ -91,6 +94,7 @@ def predict(
     report = report or (lambda _: lambda _done, _total: None)
     watch = Stopwatch(clock)
     cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
+    cost = calibration.cost(cost)
     step = TrainingStep(network, data, plan)
     refuse_if_met(until, step)
     watch.lap("cost of a batch")
@@ -117,8 +121,8 @@ def predict(
         trajectory = pilot.corrected(trajectory)
         signals = replace(signals, piloted=True)
         watch.lap("pilot")
-    validity = Validity.of(signals)
-    steps, interval = predicted_steps(trajectory, until, validity.clock)
+    validity = calibration.validity(signals)
+    steps, interval = predicted_steps(trajectory, until, validity.clock, validity.shift)
     seconds, seconds_interval = in_seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
         steps=steps,

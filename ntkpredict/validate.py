@@ -144,5 +144,6 @@ def compare_targets(
 
 
 def _compare(forecast: Forecast, run: Run, target: StoppingRule) -> Comparison:
-    predicted, interval = predicted_steps(forecast.trajectory, target, forecast.validity.clock)
+    told = forecast.validity
+    predicted, interval = predicted_steps(forecast.trajectory, target, told.clock, told.shift)
     return Comparison(str(target), predicted, interval, float(target.steps(run.trajectory)[0]))

@@ -76,29 +76,45 @@ class Validity:
         word: ``"good"`` where the error to expect is up to 10 %, ``"fair"`` up to 25 %, else
             ``"poor"``.
         error: half of such forecasts were closer, as a share of the real steps.
-        clock: ln(real / predicted) steps of such forecasts, equally likely each.
+        clock: ln(real / simulated) steps of such forecasts, equally likely each.
         signals: what it is told from.
+        shift: ln of the factor by which the point forecast is later than the simulated curves, as
+            the user's own runs were; 0 without them.
+        own_runs: how many of the user's own runs `clock` is told from; 0 where it is shipped.
     """
 
     word: Word
     error: float
     clock: Float[np.ndarray, " outcomes"]
     signals: Signals
+    shift: float = 0.0
+    own_runs: int = 0
 
     @classmethod
     def of(cls, signals: Signals) -> Validity:
         """From the errors of the development runs."""
-        fit = _calibration()[signals.calibration]
-        clock = spread(signals, fit["weights"]) * np.array(fit["outcomes"])
-        error = float(np.median(np.abs(np.expm1(-clock))))
+        outcomes = np.array(_calibration()[signals.calibration]["outcomes"])
+        return cls.told(signals, scale(signals) * outcomes)
+
+    @classmethod
+    def told(
+        cls, signals: Signals, clock: Float[np.ndarray, " outcomes"], shift: float = 0.0
+    ) -> Validity:
+        """From ln(real / simulated) steps of such forecasts, whose points are moved by a shift."""
+        error = float(np.median(np.abs(np.expm1(shift - clock))))
         word: Word = "good" if error <= GOOD else "fair" if error <= FAIR else "poor"
-        return cls(word, error, clock, signals)
+        return cls(word, error, clock, signals, shift)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Validity:
         """From what JSON holds of it."""
         clock, signals = np.array(content["clock"], float), Signals(**content["signals"])
         return cls(**{**content, "clock": clock, "signals": signals})
+
+
+def scale(signals: Signals) -> float:
+    """Of ln(real / predicted) steps, by the errors of the development runs."""
+    return spread(signals, _calibration()[signals.calibration]["weights"])
 
 
 def spread(signals: Signals, weights: Any) -> float:

@@ -1,4 +1,5 @@
 import json
+import math
 import runpy
 from pathlib import Path
 
@@ -75,3 +76,43 @@ def test_speed_recovers_from_another_program_on_the_core(tmp_path):
     assert again > 1.1 * shared
     assert max(results["error_of_remaining_after_the_window"].values()) < 0.3
     assert (tmp_path / "load.png").exists()
+
+
+def test_forecasts_rank_the_plans_of_the_suite_better_than_chance(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "compare" / "ranking.py"))["main"]
+    results = main(folder=tmp_path)
+    assert results == json.loads((tmp_path / "ranking.json").read_text())
+    summary = {(r["split"], r["criterion"], r["chooser"]): r for r in results["summary"]}
+    for criterion in ("steps", "seconds"):
+        ours, chance = (summary["development", criterion, c] for c in ("ours", "random"))
+        assert chance["tau"] == 0
+        assert ours["tau"] > 0.5
+        assert ours["ratio"] < chance["ratio"]
+    assert (tmp_path / "ranking.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("steps", "budgets", "expected"),
+    [
+        ((30, 40), (100, 100), -1),
+        ((math.inf, 40), (100, 100), 1),
+        ((math.inf, 40), (35, 100), 0),  # it might have been the faster one
+        ((30, math.inf), (100, 35), -1),
+        ((math.inf, math.inf), (100, 35), 0),
+    ],
+)
+def test_orders_of_plans_that_budgets_let_one_tell(steps, budgets, expected):
+    names = runpy.run_path(str(EXPERIMENTS / "compare" / "ranking.py"))
+    plans = [names["Entry"]("sgd", 0.1, 32, None, budget, 0.0, 1.0, {}) for budget in budgets]
+    assert names["order"](*plans, steps, "steps") == expected
+    assert names["order"](*plans[::-1], steps[::-1], "steps") == -expected
+
+
+def test_the_history_experiment_runs_with_one_draw(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "history" / "run.py"))["main"]
+    results = main(folder=tmp_path, draws=1)
+    told = {(r["network"], r["own_runs"], r["calibration"]): r for r in results["summary"]}
+    assert told["resnet20", 24, "own"]["coverage"] > 0.9
+    own, shipped = (told["squeezenet", 8, name]["median_error"] for name in ("own", "shipped"))
+    assert own < shipped
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -18,11 +18,11 @@ from typing import Any
 import jax
 import matplotlib as mpl
 import numpy as np
-from datasets import arrays, load_images, photos
 from networks import ENTRIES, Backbone, Preprocess, load_backbone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sources import arrays, load_images, photos
 
 from ntkpredict.record import to_plain, write
 

@@ -13,6 +13,8 @@ from ntkpredict.counter import (
 )
 from ntkpredict.progress.estimate import Estimate
 from ntkpredict.progress.indicator import Indicator
+from ntkpredict.progress.noise import noise_prior
+from ntkpredict.progress.posterior import NoisePrior
 from ntkpredict.progress.track import track
 from ntkpredict.progress.tracker import Tracker
 from ntkpredict.stopping import Watch
@@ -25,8 +27,10 @@ __all__ = [
     "Indicator",
     "KerasCounter",
     "LightningCounter",
+    "NoisePrior",
     "TargetCounter",
     "Tracker",
     "Watch",
+    "noise_prior",
     "track",
 ]

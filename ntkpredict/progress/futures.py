@@ -9,7 +9,15 @@ from jaxtyping import Float
 
 from ntkpredict.counter import Count, Counter
 from ntkpredict.progress.observed import FLOOR, Observed, Turn
-from ntkpredict.progress.posterior import Draws, Evidence, NoisePrior, Prior, draw, posterior
+from ntkpredict.progress.posterior import (
+    Draws,
+    Evidence,
+    NoisePrior,
+    Posterior,
+    Prior,
+    draw,
+    posterior,
+)
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Shapes
 from ntkpredict.progress.types import Steps
@@ -44,7 +52,11 @@ class Model:
     noise: NoisePrior = field(default_factory=NoisePrior)
 
     def draws(self, observed: Observed, futures: int, random: np.random.Generator) -> Draws:
-        """Trends and noise that agree with what was observed.
+        """Trends and noise that agree with what was observed."""
+        return draw(self.posterior(observed), futures, random)
+
+    def posterior(self, observed: Observed) -> Posterior:
+        """Of trends and noise, given what was observed.
 
         No trend is quite right, so that old values tell less: their variance is √(last step / step)
         times as large. On development runs of `experiments/suite` the root told best, all in all,
@@ -60,7 +72,7 @@ class Model:
             variance + observed.subset_variance / unit,
             gaps,
         )
-        return draw(posterior(self._prior(), evidence, self.noise), futures, random)
+        return posterior(self._prior(), evidence, self.noise)
 
     def design(self, steps: Steps) -> Float[np.ndarray, "shapes points features"]:
         """Features of all the trends."""

@@ -15,6 +15,7 @@ from ntkpredict.forecast import Forecast
 from ntkpredict.progress.estimate import Estimate, Range
 from ntkpredict.progress.extra import ExtraPoints
 from ntkpredict.progress.mode import half_sample_mode
+from ntkpredict.progress.posterior import SHIPPED, NoisePrior
 from ntkpredict.progress.schedule import RateTime, Schedule
 from ntkpredict.progress.watching import Fan, Value, Watching
 from ntkpredict.progress.work import Kind, Meter, Pieces
@@ -41,6 +42,7 @@ class Indicator:
         validation_samples: how many there are.
         price_per_hour: of the machine.
         start: steps done before, by a run that is now resumed.
+        noise: of the metrics, what earlier runs tell; see `noise_prior`.
         window: seconds over which speed is measured.
         seed: of the simulated futures.
         clock: seconds since some moment.
@@ -61,6 +63,7 @@ class Indicator:
         validation_samples: int | None = None,
         price_per_hour: float | None = None,
         start: int = 0,
+        noise: NoisePrior = SHIPPED,
         window: float = 30.0,
         seed: int = 0,
         clock: Clock = time.monotonic,
@@ -86,6 +89,7 @@ class Indicator:
                 every=every,
                 forecast=forecast,
                 validation_samples=validation_samples,
+                noise=noise,
             )
             for watch in watches
         )

@@ -91,6 +91,6 @@ class Progress(keras.callbacks.Callback):
             return None
         mode: Mode = "min" if _FALLING.search(stop.monitor) else "max"
         mode = stop.mode if stop.mode in ("min", "max") else mode
-        delta = abs(stop.min_delta)
+        delta = abs(float(stop.min_delta))
         counter = KerasCounter(stop.patience, delta, mode, stop.baseline, stop.start_from_epoch)
         return Watch(counter, stop.monitor)

@@ -38,6 +38,9 @@ class NoisePrior:
     weights: tuple[float, ...] = (0.4, 0.3, 0.3)
 
 
+SHIPPED = NoisePrior()
+
+
 class Prior(NamedTuple):
     """Of the trends.
 

@@ -73,7 +73,7 @@ def track(
         tensorboard: a folder; what remains is also written there, as scalars for TensorBoard.
         clock: seconds since some moment.
         options: of `Indicator`: batch_size, every, schedule, validation_samples, price_per_hour,
-            start, window, seed.
+            start, noise, window, seed.
 
     Raises:
         ValueError: no length, or a value outside of its range.

@@ -12,6 +12,7 @@ from ntkpredict.counter import TargetCounter
 from ntkpredict.forecast import Forecast
 from ntkpredict.progress.futures import FUTURES, Model, stopping_steps
 from ntkpredict.progress.observed import HUGE, Observed, Turn
+from ntkpredict.progress.posterior import SHIPPED, NoisePrior
 from ntkpredict.progress.schedule import RateTime
 from ntkpredict.progress.shapes import Expected, PowerLaws
 from ntkpredict.stopping import Watch
@@ -76,6 +77,7 @@ class Watching:
         every: steps between evaluations to expect, until values tell, where the rule does not say.
         forecast: what was expected before launch.
         validation_samples: how many there are.
+        noise: what earlier runs tell of the noise.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Watching:
         every: int | None = None,
         forecast: Forecast | None = None,
         validation_samples: int | None = None,
+        noise: NoisePrior = SHIPPED,
     ) -> None:
         self.watch = watch
         self.count = watch.counter.start()
@@ -97,6 +100,7 @@ class Watching:
         self._curves = None if forecast is None else _curves(forecast, watch.metric)
         self._forecast = forecast
         self._total = validation_samples
+        self._noise = noise
         self._counted = 0
         self._origin = 0.0
         self._before: tuple[Stops, Stops] | None = None
@@ -189,7 +193,7 @@ class Watching:
         observed = self._observed(turn, every)
         laws = PowerLaws(self._time, every)
         if self._curves is None or self._forecast is None:
-            return Model((laws,), (1.0,), self._time, every), observed, turn
+            return Model((laws,), (1.0,), self._time, every, self._noise), observed, turn
         curves = turn.of_values(self._curves) / observed.scale
         grid, clock = self._forecast.trajectory.steps, self._forecast.validity.clock
         before = None
@@ -197,7 +201,7 @@ class Watching:
             before = (self._before[0], turn.of_values(self._before[1]) / observed.scale)
         told = Expected(grid.astype(float), curves, clock, self._origin, before)
         weights = (1 - FORECAST_WEIGHT, FORECAST_WEIGHT)
-        return Model((laws, told), weights, self._time, every), observed, turn
+        return Model((laws, told), weights, self._time, every, self._noise), observed, turn
 
     def _looks(self, step: int) -> bool:
         if self.watch.every is None:

@@ -327,13 +327,28 @@ class TestResults:
         assert command("history", "forget", 1, *kept).out.startswith("forgot 1 records")
         for arguments, message in (
             (("show", 1), "ids: no records [1]"),
-            (("forget",), "ids: got none to forget"),
+            (("forget",), "of: got none to forget"),
+            (("import",), "of: got none to import; expected files"),
+            (("show", "first"), "of: got 'first'; expected whole numbers"),
         ):
             outcome = command("history", *arguments, *kept)
             assert outcome.code == 1
             assert outcome.err.startswith(f"ntkpredict: {message}")
         assert command("history", "forget", "--all", *kept).out.startswith("forgot 2 records")
         assert command("history", "list", "--history", "off").code == 1
+
+    def test_runs_of_other_programs_are_imported_once(self, command, tmp_path):
+        log = tmp_path / "log.csv"
+        log.write_text("epoch,loss,val_loss\n0,3.0,2.9\n1,2.0,2.5\n")
+        kept = ("--history", tmp_path / "history.sqlite")
+        arguments = ("history", "import", log, "--steps-per-epoch", 4, *kept)
+        assert command(*arguments, "--json").result == [1]
+        assert command(*arguments).out.startswith("added 0 runs")
+        assert "keras run on log.csv: 8 steps" in command("history", "list", *kept).out
+        assert command("history", "show", 1, *kept).result["result"]["trained_steps"] == 8
+        wrong = command(*arguments, "--format", "lightning")
+        assert wrong.code == 1
+        assert wrong.err.startswith("ntkpredict: format: got 'lightning'")
 
     def test_a_history_that_cannot_be_written_is_a_warning(self, command, task, tmp_path):
         (tmp_path / "none").write_text("x" * 5000)

@@ -118,11 +118,9 @@ class TestFile:
             ("linux", {}, "/home/me/.local/state/ntkpredict/history.sqlite"),
             ("darwin", {}, "/home/me/Library/Application Support/ntkpredict/history.sqlite"),
             ("win32", {"LOCALAPPDATA": "/l"}, "/l/ntkpredict/history.sqlite"),
-            ("linux", {"NTKPREDICT_HISTORY": "/h.db"}, "/h.db"),
         ],
     )
     def test_it_is_where_the_platform_keeps_state(self, monkeypatch, platform, variables, expected):
-        monkeypatch.delenv("NTKPREDICT_HISTORY")
         monkeypatch.delenv("XDG_STATE_HOME", raising=False)
         monkeypatch.setattr(sys, "platform", platform)
         monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
@@ -130,13 +128,16 @@ class TestFile:
             monkeypatch.setenv(name, value)
         assert history.default_path() == Path(expected)
 
-    def test_it_can_be_off(self, monkeypatch):
-        assert history.choose("off") is None
-        assert history.choose("a.db").path == Path("a.db")
-        assert history.choose(None) is not None
+    def test_it_is_chosen_by_path_then_by_the_environment(self, monkeypatch):
+        assert History.choose("off") is None
+        assert History.choose("a.db").path == Path("a.db")
+        monkeypatch.setenv("NTKPREDICT_HISTORY", "/h.db")
+        assert History.choose().path == Path("/h.db")
         monkeypatch.setenv("NTKPREDICT_HISTORY", "off")
-        assert history.choose(None) is None
-        assert history.choose("a.db") is not None
+        assert History.choose() is None
+        assert History.choose("a.db") is not None
+        monkeypatch.delenv("NTKPREDICT_HISTORY")
+        assert History.choose().path == history.default_path()
 
 
 def test_writers_that_are_killed_lose_nothing_and_leave_nothing_half_written(tmp_path):
