@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import re
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 
+from ntkpredict.arguments import (
+    check_writable,
+    read_network,
+    read_plan,
+    read_rates,
+    read_share,
+    read_whole,
+)
 from ntkpredict.options import (
     Command,
     Compare,
@@ -56,7 +60,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
     from ntkpredict.history import History
     from ntkpredict.score import score
 
-    _check_writable("save", command.save)
+    check_writable("save", command.save)
     if isinstance(command, Reported):
         _check_report(command)
     if isinstance(command, Validate) and command.suite is not None:
@@ -67,8 +71,8 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
         _print(ranking, command, console)
         _illustrate(ranking, command)
         return
-    plan, until = _plan(command), ntp.parse(command.until)
-    network = _network(command)
+    plan, until = read_plan(command), ntp.parse(command.until)
+    network = read_network(command)
     data = ntp.load_data(command.data)
     history = History.choose(command.history)
     with display.progress_bars(console, quiet=command.json) as report:
@@ -100,7 +104,7 @@ def run(command: Predict | Compare | Train, console: Console) -> None:
                 plan,
                 until,
                 **kept,
-                budget=_share(command.budget),
+                budget=read_share(command.budget),
                 samples=command.samples,
                 mode=command.mode,
                 kernel=command.kernel,
@@ -140,7 +144,7 @@ def recall(command: Recall, console: Console) -> None:
             )
         print(json.dumps(added) if command.json else f"added {len(added)} runs to {history.path}")
         return
-    ids = tuple(_whole("of", text) for text in command.of)
+    ids = tuple(read_whole("of", text) for text in command.of)
     if command.action == "forget":
         print(f"forgot {history.forget(ids)} records of {history.path}")
         return
@@ -180,8 +184,8 @@ def _compare(command: Compare, console: Console) -> Any:
         name: getattr(command, name)
         for name in ("momentum", "weight_decay", "schedule", "max_steps", "loss", "seed")
     }
-    sizes = [_whole("batch-size", size) for size in command.batch_size.split(",")]
-    plans = ntp.Plan.grid(_rates(command.lr), sizes, command.optimizer.split(","), **common)
+    sizes = [read_whole("batch-size", size) for size in command.batch_size.split(",")]
+    plans = ntp.Plan.grid(read_rates(command.lr), sizes, command.optimizer.split(","), **common)
     within = None if command.within is None else ntp.Budget.parse(command.within)
     until = command.until
     if until is None and within is None:
@@ -189,7 +193,7 @@ def _compare(command: Compare, console: Console) -> Any:
     machines = [ntp.Machine.parse(text) for text in command.machine] or [ntp.Machine()]
     with display.progress_bars(console, quiet=command.json) as report:
         return ntp.compare(
-            _network(command),
+            read_network(command),
             ntp.load_data(command.data),
             plans,
             None if until is None else ntp.parse(until),
@@ -202,27 +206,6 @@ def _compare(command: Compare, console: Console) -> Any:
             calibration=ntp.Calibration.of(ntp.History.choose(command.history)),
             report=report,
         )
-
-
-def _rates(text: str) -> list[float]:
-    """Learning rates, from FROM:TO:COUNT or a list."""
-    match = re.fullmatch(r"([^:,]+):([^:,]+):([0-9]{1,4})", text)
-    try:
-        if match is None:
-            return [float(part) for part in text.split(",")]
-        grid = np.geomspace(float(match[1]), float(match[2]), int(match[3]))
-    except ValueError:
-        msg = f"lr: got {text!r}; expected such as 1e-3, 1e-3,3e-3 or 1e-3:1e-1:7"
-        raise ValueError(msg) from None
-    return [float(f"{rate:.4g}") for rate in grid]
-
-
-def _whole(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        msg = f"{name}: got {text!r}; expected whole numbers"
-        raise ValueError(msg) from None
 
 
 def _print(result: Any, command: Task, console: Console) -> None:
@@ -254,68 +237,11 @@ def _check_report(command: Reported) -> None:
     """Before anything is computed."""
     from ntkpredict.report.extra import check_installed
 
-    _check_writable("report", command.report)
+    check_writable("report", command.report)
     for path in command.figure:
-        _check_writable("figure", path)
+        check_writable("figure", path)
     if command.report is not None or command.figure:
         check_installed()
-
-
-def _share(text: str) -> float:
-    number = text.removesuffix("%")
-    try:
-        return float(number) / (100 if text.endswith("%") else 1)
-    except ValueError as error:
-        msg = f"budget: got {text!r}; expected a share of the run such as 5% or 0.05"
-        raise ValueError(msg) from error
-
-
-def _check_writable(name: str, path: Path | None) -> None:
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK)):
-        msg = f"{name}: {str(path)!r} cannot be written; expected a file in a folder that exists"
-        raise ValueError(msg)
-
-
-def _plan(task: Task) -> Any:
-    from ntkpredict.plan import Plan
-
-    common = {
-        field: getattr(task, field)
-        for field in ("weight_decay", "schedule", "batch_size", "max_steps", "loss", "seed")
-    }
-    if task.optimizer == "sgd":
-        return Plan.sgd(task.lr, momentum=task.momentum, **common)
-    if task.optimizer == "adamw":
-        return Plan.adamw(task.lr, **common)
-    msg = f"optimizer: got {task.optimizer!r}; expected 'sgd' or 'adamw'"
-    raise ValueError(msg)
-
-
-def _network(task: Task) -> Any:
-    from linearize import Network
-
-    if task.network == "embedded":
-        from ntkpredict.embedded import load_network
-
-        return load_network(seed=task.seed)
-    module, _, factory = task.network.partition(":")
-    if not module or not factory:
-        msg = f"network: got {task.network!r}; expected MODULE:FACTORY"
-        raise ValueError(msg)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        msg = f"network: {task.network!r} cannot be imported: {error}"
-        raise ValueError(msg) from error
-    network = function() if callable(function) else function
-    if not isinstance(network, Network):
-        msg = f"network: {task.network!r} returned {type(network).__name__}; expected a Network"
-        raise ValueError(msg)  # noqa: TRY004 (a user's mistake: one line and exit code 1)
-    return network
 
 
 if __name__ == "__main__":

@@ -116,3 +116,26 @@ def test_the_history_experiment_runs_with_one_draw(tmp_path):
     own, shipped = (told["squeezenet", 8, name]["median_error"] for name in ("own", "shipped"))
     assert own < shipped
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("optimized")
+def test_the_conditions_experiment_runs_on_one_small_case(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "conditions" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    assert results["summary"].keys() == {"batch-norm", "dropout-0.2", "flip-shift-4"}
+    for found in results["summary"].values():
+        assert found["targets"] > 0
+    # The embedded network has no BatchNorm: the same run as the suite's.
+    same = results["summary"]["batch-norm"]
+    assert same["median_ratio"] == pytest.approx(1, rel=1e-3)
+    assert same["missed"] == 0
+    assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.usefixtures("optimized")
+def test_the_ablations_experiment_runs_on_one_small_case(tmp_path):
+    main = runpy.run_path(str(EXPERIMENTS / "ablations" / "run.py"))["main"]
+    results = main(smoke=True, folder=tmp_path)
+    assert results["default"]["error"] < 0.1
+    assert {"frozen kernel", "features below zero", "256 samples"} < results.keys()
+    assert (tmp_path / "figure.png").exists()
