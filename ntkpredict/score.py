@@ -38,6 +38,7 @@ GROUPINGS = (
     ("split", "optimizer"),
     ("split", "size"),
     ("split", "kind"),
+    ("split", "network", "distance"),
 )
 KINDS = {
     TargetLoss: "loss fraction",
@@ -76,6 +77,7 @@ class Case:
         key: its name.
         split: of the suite.
         distance: of the data from the pretraining data.
+        network: its name.
         optimizer: its name.
         size: class of the number of training samples.
         seconds: of training.
@@ -87,6 +89,7 @@ class Case:
     key: str
     split: str
     distance: str
+    network: str
     optimizer: str
     size: str
     seconds: float
@@ -145,7 +148,7 @@ class Row:
         return None if self.answers is None else self.answers.intervals.get(self.rule)
 
     def group(self, by: tuple[str, ...]) -> tuple[str, ...]:
-        """Its values of some of split, distance, optimizer, size and kind."""
+        """Its values of some of split, distance, network, optimizer, size and kind."""
         return tuple(self.kind if name == "kind" else getattr(self.case, name) for name in by)
 
 
@@ -216,7 +219,7 @@ class Scores:
 
         Args:
             forecaster: its name.
-            by: any of split, distance, optimizer, size and kind.
+            by: any of split, distance, network, optimizer, size and kind.
         """
         groups: dict[tuple[str, ...], list[Row]] = {}
         for row in self.rows[forecaster]:
@@ -356,6 +359,7 @@ def _case(key: str, content: Any) -> Case:
         key=key,
         split=task["split"],
         distance=task["distance"],
+        network=task["network"],
         optimizer=case["optimizer"],
         size="<=1000 samples" if task["samples"] <= 1000 else ">1000 samples",
         seconds=float(content["seconds"]),

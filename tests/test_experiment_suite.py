@@ -46,6 +46,7 @@ def run(
         "task": {
             "split": split,
             "distance": distance,
+            "network": "net",
             "samples": 500,
             "classes": [0, 1, 2],
             "head": "lecun",

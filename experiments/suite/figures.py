@@ -40,7 +40,8 @@ def draw(scores: Scores | Path, out: Path, ours: Sequence[str] = ()) -> None:
     held_out = any(row.case.split == "held-out" for rows in every.values() for row in rows)
     split = "held-out" if held_out else "development"
     shown = {name: [row for row in rows if row.case.split == split] for name, rows in every.items()}
-    shown = dict(sorted(shown.items(), key=lambda item: _median(item[1])))
+    told = {name: rows for name, rows in shown.items() if rows}
+    shown = dict(sorted(told.items(), key=lambda item: _median(item[1])))
     chosen = ours[0] if ours else min(every)
     with mpl.rc_context(STYLE):
         figures = {

@@ -73,7 +73,7 @@ def suite(tmp_path):
         "seconds": 60.0,
         "trajectory": {"steps": [0, 20, 40], "train": curves, "validation": curves},
         "case": {"optimizer": "sgd", "batch_size": 8, "max_steps": 40},
-        "task": {"split": "development", "distance": "near", "samples": 500},
+        "task": {"split": "development", "distance": "near", "network": "net", "samples": 500},
     }
     wild = {"loss": [[4.0, 2.0, None]], "accuracy": [[0.0, 0.1, 0.1]]}
     diverged = run | {"trajectory": {"steps": [0, 20, 40], "train": wild, "validation": wild}}

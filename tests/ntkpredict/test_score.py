@@ -25,7 +25,7 @@ def run(
         "seconds": 60.0,
         "trajectory": {"steps": [0, 10, 20, 30, 40], "train": curve, "validation": curve},
         "case": {"optimizer": optimizer, "batch_size": 8, "max_steps": 40},
-        "task": {"split": split, "distance": distance, "samples": samples},
+        "task": {"split": split, "distance": distance, "network": "net", "samples": samples},
     }
 
 
