@@ -3,6 +3,7 @@ import math
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
@@ -68,14 +69,27 @@ def test_the_compare_experiment_runs_on_one_small_case(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-def test_speed_recovers_from_another_program_on_the_core(tmp_path):
-    main = runpy.run_path(str(EXPERIMENTS / "progress" / "load.py"))["main"]
-    results = main(smoke=True, folder=tmp_path)
-    alone, shared, again = results["steps_per_second"].values()
-    assert shared < 0.9 * alone
-    assert again > 1.1 * shared
-    assert max(results["error_of_remaining_after_the_window"].values()) < 0.3
+def test_the_load_experiment_runs(tmp_path):
+    results = runpy.run_path(str(EXPERIMENTS / "progress" / "load.py"))["main"](True, tmp_path)
+    assert all(speed > 0 for speed in results["steps_per_second"].values())
     assert (tmp_path / "load.png").exists()
+
+
+def test_recovery_is_told_from_the_true_speeds():
+    """A window of 1 s under another program from 3 s to 6 s; other tests may share our cores."""
+    summary = runpy.run_path(str(EXPERIMENTS / "progress" / "load.py"))["summary"]
+    seconds = np.arange(0, 9, 0.05)
+    done = np.interp(seconds, [0, 3, 6, 9], [0, 300, 450, 750])
+    told = (done - np.interp(seconds - 1, seconds, done)) / np.clip(seconds, 0.05, 1)
+    rows = [
+        {"seconds": t, "steps": n, "speed": v, "remaining": (750 - n) / max(v, 1)}
+        for t, n, v in zip(seconds, done, told, strict=True)
+    ]
+    found = summary([*rows, {"seconds": 9.0, "steps": 750}], 1.0, 3.0)
+    np.testing.assert_allclose(list(found["steps_per_second"].values()), [100, 50, 100], rtol=1e-6)
+    times = list(found["seconds_until_first_within_10_percent"].values())
+    np.testing.assert_allclose(times, [0.05, 0.9, 0.8], atol=0.11)
+    assert max(found["error_of_remaining_after_the_window"].values()) < 0.01
 
 
 def test_forecasts_rank_the_plans_of_the_suite_better_than_chance(tmp_path):
@@ -122,11 +136,10 @@ def test_the_history_experiment_runs_with_one_draw(tmp_path):
 def test_the_conditions_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "conditions" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
-    assert results["summary"].keys() == {"batch-norm", "dropout-0.2", "flip-shift-4"}
-    for found in results["summary"].values():
-        assert found["targets"] > 0
+    assert results["summary"].keys() == {"batch-norm"}
     # The embedded network has no BatchNorm: the same run as the suite's.
     same = results["summary"]["batch-norm"]
+    assert same["targets"] > 0
     assert same["median_ratio"] == pytest.approx(1, rel=1e-3)
     assert same["missed"] == 0
     assert (tmp_path / "figure.png").exists()
@@ -137,5 +150,5 @@ def test_the_ablations_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "ablations" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
     assert results["default"]["error"] < 0.1
-    assert {"frozen kernel", "features below zero", "256 samples"} < results.keys()
+    assert {"frozen kernel", "features below zero", "not extrapolated"} < results.keys()
     assert (tmp_path / "figure.png").exists()

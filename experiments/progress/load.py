@@ -18,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 
 import ntkpredict as ntp
-from ntkpredict.record import write
+from ntkpredict.record import to_plain, write
 
 HERE = Path(__file__).parent
 WORK = bytes(4_000_000)
@@ -36,7 +36,7 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     finally:
         os.sched_setaffinity(0, cores)
     results = {"window_seconds": window, "phase_seconds": phase, **summary(rows, window, phase)}
-    write(folder / "load.json", results)
+    write(folder / "load.json", to_plain(results))
     draw(rows[:-1], results, folder / "load.png")
     return results
 
@@ -88,7 +88,8 @@ def summary(rows: list[dict[str, float]], window: float, phase: float) -> dict[s
         recovered.append(float(seconds[near[0]] - edges[i]) if len(near) else np.inf)
         late = inside & (seconds[:-1] >= edges[i] + window)
         real = (steps[-1] - steps[:-1][late]) / speed  # were it to go on at this speed
-        errors.append(float(np.median(np.abs(remaining[late] / np.maximum(real, 1e-9) - 1))))
+        off = np.abs(remaining[late] / np.maximum(real, 1e-9) - 1)
+        errors.append(float(np.median(off)) if len(off) else np.inf)
     return {
         "steps_per_second": dict(zip(PHASES, speeds.tolist(), strict=True)),
         "seconds_until_first_within_10_percent": dict(zip(PHASES, recovered, strict=True)),

@@ -203,7 +203,6 @@ class TestGrowing:
         model = problem.train.model
         features = model.features_initial @ model.directions
         np.testing.assert_allclose(growing.growth.origin, features, rtol=1e-5, atol=1e-6)
-        assert growing.growth.rate == 1
         np.testing.assert_array_equal(growing.growth.bound, [np.inf])
 
     def test_is_bounded_by_what_is_stable(self, grown):

@@ -34,7 +34,7 @@ def history(tmp_path):
 def test_the_prior_comes_closer_with_every_run(noise, history):
     random = np.random.default_rng(0)
     wanted = keep_apart = abs(np.log(NoisePrior().scale / noise))
-    for runs in (2, 20):
+    for runs in (2, 30):
         for _ in range(runs):
             keep(history, curve(noise, random))
         apart = abs(np.log(noise_prior(history).scale / noise))
