@@ -28,7 +28,8 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     """Run what is missing, then write the table and the figure."""
     config = json.loads((HERE / "config.json").read_text())
     if smoke:
-        config |= {"learning_rates": [0.003], "batch_sizes": [64], "seeds": [0], "max_steps": 60}
+        config |= {"learning_rates": [0.003], "batch_sizes": [16], "seeds": [0], "max_steps": 60}
+        config |= {"samples": 64}
     path = folder / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
     data = ntp.load_data("digits")
@@ -55,7 +56,9 @@ def case(config: dict[str, Any], data: ntp.Data, lr: float, batch_size: int, see
     run = ntp.train(network, data, plan, until)
     result: dict[str, Any] = {"run": run.to_dict(), "forecasts": {}}
     for mode in config["modes"]:
-        forecast = ntp.predict(network, data, plan, until, mode=mode, kernel="frozen")
+        forecast = ntp.predict(
+            network, data, plan, until, mode=mode, kernel="frozen", samples=config["samples"]
+        )
         rows = compare_targets(forecast, run, until, tuple(config["fractions"]))
         median = forecast.trajectory.quantile(0.5)
         result["forecasts"][mode] = to_plain(
