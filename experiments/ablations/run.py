@@ -42,6 +42,9 @@ KEYS = (
 
 SEEDS = 2
 
+MOST = 2.0
+"""Of the errors drawn."""
+
 
 class Ablation:
     """One case and the ways to forecast it.
@@ -188,11 +191,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """A bar a variant."""
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     names = list(results)[::-1]
-    errors = [min(results[name]["error"], 1) for name in names]
+    errors = [min(results[name]["error"], MOST) for name in names]
     axis.barh(names, errors, color=["#0072B2" if name == "default" else "0.65" for name in names])
     for i, name in enumerate(names):
         axis.text(errors[i] + 0.005, i, f"{results[name]['missed']:.0%} missed", va="center")
-    axis.set(xlabel="median error in steps, all targets", xlim=(0, max(errors) * 1.25))
+    axis.set(
+        xlabel=f"median error in steps, all targets, up to {MOST:.0%}", xlim=(0, max(errors) * 1.25)
+    )
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
