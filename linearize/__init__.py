@@ -4,6 +4,7 @@ from linearize.compression import compress
 from linearize.guards import check
 from linearize.kernel import Kernel, empirical_ntk, exact_ntk, kernel_trace, spectrum
 from linearize.moments import gradient_moments
+from linearize.movement import feature_movement
 from linearize.network import Head, Network
 from linearize.projection import Achlioptas, CountSketch, Identity, Projection, ScaledSketch
 from linearize.tangent import (
@@ -31,6 +32,7 @@ __all__ = [
     "compress",
     "empirical_ntk",
     "exact_ntk",
+    "feature_movement",
     "gradient_moments",
     "kernel_trace",
     "linearize",

@@ -25,6 +25,9 @@ Mode = Literal["head_exact", "linear"]
 _DEAD = 1e-12
 """No feature is left below; one over it is still a number."""
 
+_RIDGE = 1e-3
+"""Of the mean square of movements along a direction."""
+
 
 class TangentModel(abc.ABC):
     """A network near its pretrained weights, as a small model of few parameters.
@@ -117,7 +120,7 @@ class LinearTangent(TangentModel):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class HeadExactTangent(TangentModel):
-    """The head as it is, the body linearised: f(x) = Wᵀ(h₀(x) + Q Qᵀ J_h(x)(φ − φ₀)) + b.
+    """The head as it is, the body linearised: f(x) = Wᵀ(h₀(x) + L Qᵀ J_h(x)(φ − φ₀)) + b.
 
     A fresh head is small, so the plain tangent kernel hardly sees the body, whose part grows with
     ‖W‖² while the head grows; here W and b train exactly. The parameters are
@@ -125,12 +128,15 @@ class HeadExactTangent(TangentModel):
 
     Features behind a ReLU cannot fall below zero. They shrink as the product of layers that they
     are: the derivative is in proportion to what is left. So where `nonnegative`, a feature that
-    the linear model lowers by Δ becomes h₀ exp(−Δ/h₀) instead of h₀ − Δ.
+    the linear model lowers by Δ becomes h₀ exp(−Δ/h₀) instead of h₀ − Δ. Which ones it lowers, the
+    directions that the head reads do not tell by themselves, so L says how all features move, from
+    how they do along these.
 
     Attributes:
         features_initial: h₀.
         jacobian: Qᵀ J_h Sᵀ.
-        directions: Q, orthonormal columns: the directions of feature space that the body moves.
+        directions: Q, orthonormal columns: directions of feature space.
+        lift: L, with QᵀL = 1.
         origin: S φ₀, where the body is linearised.
         body_initial: Sφ before training; `origin` but for `at`.
         kernel_initial: W₀.
@@ -143,6 +149,7 @@ class HeadExactTangent(TangentModel):
     features_initial: Float[Array, "samples features"]
     jacobian: Float[Array, "samples directions projected"]
     directions: Float[Array, "features directions"]
+    lift: Float[Array, "features directions"]
     origin: Float[Array, " projected"]
     body_initial: Float[Array, " projected"]
     kernel_initial: Float[Array, "features outputs"]
@@ -180,7 +187,7 @@ class HeadExactTangent(TangentModel):
         return _left(self.features_initial, self._change(params))
 
     def _change(self, params: Params) -> Float[Array, "samples features"]:
-        return (self.jacobian @ (params["body"] - self.origin)) @ self.directions.T
+        return (self.jacobian @ (params["body"] - self.origin)) @ self.lift.T
 
     def at(self, params: Params) -> HeadExactTangent:
         """The same function with other initial parameters."""
@@ -200,11 +207,11 @@ class HeadExactTangent(TangentModel):
         )
 
     def output_jacobian(self) -> Float[Array, "samples outputs projected"]:
-        """Wᵀ diag(sensitivity) Q Qᵀ J_h Sᵀ."""
+        """Wᵀ diag(sensitivity) L Qᵀ J_h Sᵀ."""
         mixing = jnp.einsum(
             "nd,dq,dc->nqc",
             self.sensitivity(self.initial()),
-            self.directions,
+            self.lift,
             self.kernel_initial,
         )
         return jnp.einsum("nqk,nqc->nck", self.jacobian, mixing)
@@ -228,6 +235,10 @@ Directions = (
 )
 
 
+Movements = (
+    Float[Array | np.ndarray, "moves features"]
+    | Callable[[HeadExactTangent], Float[Array, "moves features"]]
+)
 _Project = Callable[[HeadExactTangent | None], Projection]
 
 
@@ -238,6 +249,7 @@ def linearize(
     *,
     mode: Mode | None = None,
     directions: Directions | None = None,
+    movements: Movements | None = None,
     memory_bytes: int = 2**28,
     checked: bool = False,
     progress: Progress | None = None,
@@ -254,6 +266,8 @@ def linearize(
             the plain tangent model of the paper.
         directions: Q for ``"head_exact"``, or a function that finds it from the model in which only
             the head moves; all of feature space by default. Only its span matters.
+        movements: how features move as the body trains (see `feature_movement`), or a function that
+            finds it after the directions; by default only along the directions.
         memory_bytes: bound on the raw Jacobians held at once (at least one sample's). The result
             itself takes samples × directions × k numbers, or samples × outputs × k.
         checked: the network has passed `check` already; it is not checked again.
@@ -284,12 +298,18 @@ def linearize(
         msg = f"mode: 'head_exact' needs a trainable head in {network.name}; use mode='linear'"
         raise ValueError(msg)
     still = _still_body(network, body_features(network, samples))
+    if not jax.tree.leaves(network.body(network.params)):
+        return still
     if callable(directions):
         directions = directions(still)
+    orthonormal = _orthonormal(still, directions)
+    if callable(movements):
+        movements = movements(still)
     return _moving_body(
         network,
         still,
-        _orthonormal(still, directions),
+        orthonormal,
+        _lift(orthonormal, movements),
         differentiate,
         _chosen(projection, network, still),
     )
@@ -331,6 +351,7 @@ def _still_body(network: Network, features: Array) -> HeadExactTangent:
         features_initial=features,
         jacobian=jnp.zeros((features.shape[0], 0, 0), features.dtype),
         directions=jnp.zeros((features.shape[1], 0), features.dtype),
+        lift=jnp.zeros((features.shape[1], 0), features.dtype),
         origin=jnp.zeros(0, features.dtype),
         body_initial=jnp.zeros(0, features.dtype),
         kernel_initial=kernel,
@@ -345,12 +366,11 @@ def _moving_body(
     network: Network,
     still: HeadExactTangent,
     directions: Array,
+    lift: Array,
     differentiate: _Differentiate,
     projection: Projection,
 ) -> HeadExactTangent:
     body = network.body(network.params)
-    if not jax.tree.leaves(body):
-        return still
 
     def read(values: Params, inputs: Inputs) -> Array:
         return network.features(merge(values, network.params), inputs, directions)
@@ -360,6 +380,7 @@ def _moving_body(
         still,
         jacobian=at.rows,
         directions=directions,
+        lift=lift,
         origin=at.origin,
         body_initial=at.origin,
         exact=isinstance(projection, Identity),
@@ -374,3 +395,18 @@ def _orthonormal(still: HeadExactTangent, directions: Any) -> Array:
         msg = f"directions: got shape {directions.shape}; expected ({features}, q), q at least 1"
         raise ValueError(msg)
     return jnp.linalg.qr(jnp.asarray(directions))[0]
+
+
+def _lift(directions: Array, movements: Any) -> Array:
+    """L: by least squares over the movements, where they lie off the directions."""
+    if movements is None:
+        return directions
+    if movements.ndim != 2 or movements.shape[1] != len(directions):
+        msg = f"movements: got shape {movements.shape}; expected (moves, {len(directions)})"
+        raise ValueError(msg)
+    moves = jnp.asarray(movements)
+    along = moves @ directions
+    moment, count = along.T @ along, along.shape[1]
+    ridge = _RIDGE * jnp.trace(moment) / count + np.finfo(np.float32).tiny
+    lift = jnp.linalg.solve(moment + ridge * jnp.eye(count), along.T @ moves).T
+    return directions + lift - directions @ (directions.T @ lift)

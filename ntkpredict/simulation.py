@@ -20,6 +20,7 @@ from linearize import (
     Projection,
     ScaledSketch,
     compress,
+    feature_movement,
     gradient_moments,
     linearize,
 )
@@ -53,6 +54,9 @@ _ADDED = ("bias", "beta", "b")
 
 _MOMENT_BATCHES = 8
 """Whose gradients tell how large each coordinate's are."""
+
+_MOVES, _MOVED = 4, 64
+"""Steps of the body, and samples, that tell how features move."""
 
 
 class Simulation:
@@ -115,6 +119,7 @@ class Simulation:
             self._scaled_sketch if scaled and projection is None else projection,
             mode=mode,
             directions=lambda still: self._directions(Examples(still, targets).take(slice(count))),
+            movements=lambda still: self._movements(still, targets),
             checked=True,
             progress=progress,
         )
@@ -197,17 +202,30 @@ class Simulation:
     def _directions(self, still: Examples) -> Array:
         """The directions of feature space that the head will read, from training it alone."""
         pilot = self._training(still, self._seeds[:2])
-        count = max(1, 2 * (self._outputs - 1))
+        centred = self._plan.objective.relative
         if len(self._plans) == 1:
             self._path = head_path(pilot, self.grid)
-            return head_directions(self._path, count)
+            return head_directions(self._path, centred=centred)
         paths = self._paths(pilot)
         moved = jnp.abs(paths[:, :, -1] - paths[:, :, 0]).sum((1, 2, 3))
         self._path = paths[jnp.argsort(moved)[len(paths) // 2]]  # a head that moves as most do
-        # Every plan counts alike, however large its head grows.
-        sizes = jnp.linalg.norm(jnp.nan_to_num(paths).reshape(len(paths), -1), axis=1)
-        alike = jnp.nan_to_num(paths) / sizes[:, None, None, None, None]
-        return head_directions(alike.reshape(-1, *paths.shape[2:]), count)
+        every = paths.reshape(-1, *paths.shape[2:])
+        return head_directions(every, centred=centred)
+
+    def _movements(self, still: HeadExactTangent, targets: Array) -> Float[Array, "moves features"]:
+        """Of the features of some samples, at some times of the head's training."""
+        some, inputs = slice(_MOVED), take(self._split, slice(_MOVED))[0]
+        features, size = still.features_initial[some], self._plan.batch_size
+        signs = is_coordinate_wise(self._plan.optimizer)
+        moves = []
+        for time in np.linspace(0, self._path.shape[1] - 1, _MOVES).astype(int):
+            kernel = self._path[0, time]
+            residuals = self._residuals(features @ kernel + still.bias_initial, targets[some])
+            cotangents = residuals @ kernel.T
+            moves.append(
+                feature_movement(self._network, inputs, cotangents, batch=size, signs=signs)
+            )
+        return jnp.concatenate(moves)
 
     def _paths(self, pilot: Problem) -> Float[Array, "plans seeds grid features outputs"]:
         """The head's way with each optimizer, at this plan's own batch size."""

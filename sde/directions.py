@@ -1,12 +1,16 @@
 """The way of a head, and the few directions of feature space that it reads while it trains."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from linearize.types import Params
 from sde.problem import Problem
 from sde.rollout import Grid
 from sde.training import observe
+
+KEPT = 0.9995
+"""Of what the head reads. About 2(C − 1) directions do; fewer leave Adam slower than it is."""
 
 
 def head_path(pilot: Problem, grid: Grid) -> Float[Array, "seeds grid features outputs"]:
@@ -26,19 +30,34 @@ def head_kernel(_: Problem, params: Params) -> Float[Array, "features outputs"]:
 
 
 def head_directions(
-    path: Float[Array, "seeds grid features outputs"], count: int
+    path: Float[Array, "seeds grid features outputs"],
+    count: int | None = None,
+    *,
+    centred: bool = False,
 ) -> Float[Array, "features directions"]:
-    """The principal directions of W(t).
+    """The principal directions of W(t), each W(t) counting alike.
 
-    Only Wᵀ Q Qᵀ h enters the outputs: directions that W(t) never reads can be left out.
+    Only Wᵀ Q Qᵀ h enters the outputs: directions that W(t) never reads can be left out. A fresh
+    head may be a hundredth of the trained one, and it is read from first to last where the body
+    moves faster than the head.
 
     Args:
         path: from `head_path`.
-        count: q; fewer are returned where feature space has fewer.
+        count: q; fewer are returned where feature space has fewer. By default as many as keep
+            `KEPT` of the squared norm of W(t) in the mean.
+        centred: leave out what all outputs have in common, see `Objective.relative`.
 
     Returns:
         Q, orthonormal columns.
     """
-    stacked = jnp.moveaxis(path, 2, 0).reshape(path.shape[2], -1)
-    left, _, _ = jnp.linalg.svd(jnp.nan_to_num(stacked), full_matrices=False)
+    path = jnp.nan_to_num(path)
+    if centred:
+        path -= path.mean(-1, keepdims=True)
+    norms = jnp.linalg.norm(path, axis=(2, 3), keepdims=True)
+    alike = path / jnp.where(norms > 0, norms, 1)
+    stacked = jnp.moveaxis(alike, 2, 0).reshape(path.shape[2], -1)
+    left, sizes, _ = jnp.linalg.svd(stacked, full_matrices=False)
+    if count is None:
+        kept = np.cumsum(np.square(sizes, dtype=float))
+        count = 1 + int((kept < KEPT * kept[-1]).sum())
     return left[:, :count]

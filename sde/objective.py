@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,13 @@ Targets = Float[Array, "samples outputs"]
 
 
 class Objective(abc.ABC):
-    """A loss over outputs and targets. The loss of a batch is the mean over its samples."""
+    """A loss over outputs and targets. The loss of a batch is the mean over its samples.
+
+    Attributes:
+        relative: whether adding the same number to all outputs of a sample changes nothing.
+    """
+
+    relative: ClassVar[bool] = False
 
     @abc.abstractmethod
     def targets(self, labels: Labels, outputs: int) -> Targets:
@@ -49,6 +55,7 @@ class CrossEntropy(Objective):
         label_smoothing: α of y ← (1 − α)·y + α/C, in [0, 1).
     """
 
+    relative: ClassVar[bool] = True
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:

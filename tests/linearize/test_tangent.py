@@ -293,6 +293,63 @@ def test_directions_may_be_a_function_of_the_model_whose_head_alone_moves() -> N
     np.testing.assert_allclose(jnp.abs(model.directions), jnp.eye(8)[:, :2], atol=1e-6)
 
 
+# How features move off the directions
+
+
+def test_features_move_as_the_movements_do(x64: None) -> None:
+    """Two directions tell all features where these move in two ways only."""
+    network, x = networks.perceptron()
+    ways = jax.random.normal(jax.random.key(0), (2, 8))
+    moves = jax.random.normal(jax.random.key(1), (20, 2)) @ ways
+    model = linearize(
+        network, x, Identity(), directions=jnp.eye(8)[:, :2], movements=moves, checked=True
+    )
+    assert isinstance(model, HeadExactTangent)
+    assert_same(model.directions.T @ model.lift, jnp.eye(2))
+    assert_same(moves @ model.directions @ model.lift.T, moves, 0.02)
+
+
+def test_outputs_that_read_the_directions_do_not_depend_on_the_movements(x64: None) -> None:
+    network, x = networks.perceptron()
+    given = network.head_kernel(network.params)
+    moves = jax.random.normal(jax.random.key(1), (20, 8))
+    a = linearize(network, x, Identity(), directions=given, checked=True)
+    b = linearize(network, x, Identity(), directions=given, movements=moves, checked=True)
+    a, b = (replace(model, nonnegative=False) for model in (a, b))
+    assert jnp.abs(a.lift - b.lift).max() > 0.1
+    assert_same(a(far(a, 1.0)), b(far(b, 1.0)))
+
+
+@pytest.mark.parametrize("moves", [np.zeros((5, 8)), np.zeros((0, 8))])
+def test_movements_of_nothing_leave_the_directions(moves: np.ndarray) -> None:
+    network, x = networks.perceptron()
+    given = jnp.eye(8)[:, :3]
+    model = linearize(network, x, SKETCH, directions=given, movements=moves, checked=True)
+    np.testing.assert_array_equal(model.lift, model.directions)
+
+
+def test_movements_may_be_found_after_the_directions() -> None:
+    asked = []
+    network, x = networks.perceptron()
+
+    def directions(still: HeadExactTangent) -> jax.Array:
+        asked.append("directions")
+        return jnp.eye(8)[:, :2]
+
+    def movements(still: HeadExactTangent) -> jax.Array:
+        asked.append("movements")
+        return still.features_initial
+
+    linearize(network, x, SKETCH, directions=directions, movements=movements, checked=True)
+    assert asked == ["directions", "movements"]
+
+
+def test_movements_of_another_feature_space_are_refused() -> None:
+    network, x = networks.perceptron()
+    with pytest.raises(ValueError, match=r"movements: got shape \(5, 3\); expected \(moves, 8\)"):
+        linearize(network, x, SKETCH, movements=np.zeros((5, 3)), checked=True)
+
+
 # A projection that depends on the network
 
 

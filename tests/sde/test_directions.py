@@ -17,11 +17,13 @@ from sde import (
     Examples,
     Problem,
     Replay,
+    SquaredError,
     head_directions,
     head_path,
     log_grid,
     minibatch_order,
 )
+from sde.directions import KEPT
 from tests import networks
 
 SAMPLES, STEPS, WIDTH = 32, 60, 16
@@ -49,6 +51,7 @@ def still() -> Examples:
         features_initial=model.features_initial,
         jacobian=jnp.zeros((SAMPLES, 0, 0)),
         directions=jnp.zeros((WIDTH, 0)),
+        lift=jnp.zeros((WIDTH, 0)),
         origin=jnp.zeros(0),
         body_initial=jnp.zeros(0),
         kernel_initial=model.kernel_initial,
@@ -112,11 +115,40 @@ def test_directions_are_orthonormal_and_no_more_than_there_are(count: int) -> No
 
 
 def test_directions_are_the_principal_ones_of_the_kernel_along_the_path() -> None:
-    """No other q directions keep more of W(t)'s squared norm."""
-    kernels = np.asarray(head_path(problem(still()), GRID))
+    """No other q directions keep more of W(t)'s squared norm, relative to that of each W(t)."""
+    kernels = head_path(problem(still()), GRID)
+    kernels /= jnp.linalg.norm(kernels, axis=(2, 3), keepdims=True)
     moments = np.einsum("sgdc,sgec->de", kernels, kernels)
     kept = np.trace(find(still(), 4).T @ moments @ find(still(), 4))
     assert kept == pytest.approx(np.linalg.eigvalsh(moments)[-4:].sum(), rel=1e-4)
+
+
+def test_by_default_nearly_all_of_the_path_is_kept() -> None:
+    kernels = head_path(problem(still()), GRID)
+    kernels /= jnp.linalg.norm(kernels, axis=(2, 3), keepdims=True)
+    chosen = head_directions(kernels)
+    fewer = chosen[:, :-1]
+    lost = [float(1 - jnp.square(d.T @ kernels).sum((2, 3)).mean()) for d in (chosen, fewer)]
+    assert lost[0] <= 1 - KEPT < lost[1]
+
+
+def test_a_small_fresh_head_counts_as_much_as_what_it_becomes() -> None:
+    """It is read all along where the body moves faster than the head."""
+    path = np.zeros((1, 2, WIDTH, 1), np.float32)
+    path[0, 0, 3], path[0, 1, 5] = 0.01, 10.0
+    kept = jnp.square(head_directions(jnp.asarray(path), 2)).sum(1)
+    np.testing.assert_allclose(kept[jnp.array([3, 5])], 1, atol=1e-5)
+
+
+def test_what_outputs_have_in_common_is_left_out_where_it_does_not_count() -> None:
+    random = np.random.default_rng(0)
+    apart, common = random.normal(size=(WIDTH, 1)), random.normal(size=(WIDTH, 1))
+    path = jnp.asarray(apart * [1, -1] + 5 * common)[None, None]
+    directions = head_directions(path, 1, centred=True)[:, 0]
+    along = directions @ apart[:, 0] / np.linalg.norm(apart)
+    assert abs(along) == pytest.approx(1, abs=1e-5)
+    assert CrossEntropy.relative
+    assert not SquaredError.relative
 
 
 def test_keeping_all_directions_changes_nothing() -> None:
