@@ -228,20 +228,19 @@ class Simulation:
         targets = self._plan.objective.targets(labels, self._outputs)
         if still is None:
             outputs = map_batches(partial(network.apply, network.params), inputs, size)
-            cotangents = jnp.asarray(self._residuals(outputs, targets))
+            cotangents = self._residuals(outputs, targets)
             moments = gradient_moments(
                 network.apply, network.params, inputs, cotangents, batch=size
             )
             return _sketch(moments)
         # One moment of the head's training for each minibatch.
         times = np.linspace(0, len(self.grid) - 1, _MOMENT_BATCHES).astype(int)
-        kernels = np.asarray(self._path[0])[times[: -(-len(labels) // size)]]
-        parts = [slice(i * size, (i + 1) * size) for i in range(len(kernels))]
-        seen = np.asarray(still.features_initial[: len(labels)])
-        read_by = [seen[part] @ kernel for part, kernel in zip(parts, kernels, strict=True)]
-        residuals = self._residuals(np.concatenate(read_by) + still.bias_initial, targets)
-        pulled = [residuals[part] @ kernel.T for part, kernel in zip(parts, kernels, strict=True)]
-        cotangents = jnp.asarray(np.concatenate(pulled))
+        parts = []
+        for i, kernel in enumerate(self._path[0, times[: -(-len(labels) // size)]]):
+            part = slice(i * size, min((i + 1) * size, len(labels)))
+            outputs = still.features_initial[part] @ kernel + still.bias_initial
+            parts.append(self._residuals(outputs, targets[part]) @ kernel.T)
+        cotangents = jnp.concatenate(parts)
         basis, body = jnp.eye(cotangents.shape[1]), network.body(network.params)
 
         def read(values: Params, inputs: Inputs) -> Array:
@@ -249,10 +248,9 @@ class Simulation:
 
         return _sketch(gradient_moments(read, body, inputs, cotangents, batch=size))
 
-    def _residuals(self, outputs: Array | np.ndarray, targets: Array) -> np.ndarray:
+    def _residuals(self, outputs: Array, targets: Array) -> Array:
         """The gradient of each sample's loss by its outputs."""
-        loss = self._plan.objective.loss
-        return np.asarray(jax.jit(jax.grad(lambda f: loss(f, targets).sum()))(outputs))
+        return jax.grad(lambda f: self._plan.objective.loss(f, targets).sum())(outputs)
 
 
 def _depth(body: Params) -> int:
