@@ -72,7 +72,7 @@ def projected_jacobian(
         jacobian[place] = projected[:real]
         if progress is not None:
             progress(place.stop, count)
-    origin = projection.point(params)
+    origin = jax.jit(projection.point)(params)
     return Jacobian(jnp.asarray(np.concatenate(values)), jnp.asarray(jacobian), origin)
 
 

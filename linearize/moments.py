@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from linearize.batches import batches
@@ -40,4 +41,5 @@ def gradient_moments(
         squares(params, inputs, weights.at[place.stop - place.start :].set(0))  # no repetitions
         for (inputs, weights), place in batches((samples, cotangents), batch)
     ]
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(parts), *parts)
+    # NumPy: jax.numpy would compile programs for each shape of tensor.
+    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *parts)

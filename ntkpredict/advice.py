@@ -41,3 +41,13 @@ def notes_of(data: Data, problem: Problem, stable: Stability | None) -> tuple[st
             "training may oscillate or diverge."
         )
     return tuple(notes)
+
+
+def ended_note(last: int, max_steps: int) -> tuple[str, ...]:
+    """What to keep in mind of curves that were followed up to a step."""
+    if last >= max_steps:
+        return ()
+    return (
+        f"The curves were followed to step {last:,}: nothing of the answer depends on what comes "
+        "later, and their last values are repeated there.",
+    )

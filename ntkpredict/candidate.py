@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ntkpredict.advice import reason_of
-from ntkpredict.budget import Budget
 from ntkpredict.calibration import Calibration
 from ntkpredict.cost import CostModel, in_seconds
 from ntkpredict.data import Data
+from ntkpredict.goal import Goal
 from ntkpredict.interval import Interval, predicted_steps
 from ntkpredict.machine import Machine
 from ntkpredict.record import to_interval, to_outcomes, to_stability, to_trajectory
@@ -144,30 +144,29 @@ class _AtMost(StoppingRule):
 
 def candidate(
     found: Simulated,
-    until: StoppingRule,
+    goal: Goal,
     data: Data,
     cost: CostModel,
     machine: Machine,
     limit: int,
-    within: Budget | None,
     calibration: Calibration,
 ) -> Candidate:
     """What a simulated plan comes to on a machine.
 
     Args:
         found: the plan, simulated.
-        until: the stopping rule.
+        goal: when it is over.
         data: the data.
         cost: of its batch size, on this machine.
         machine: where it would run.
         limit: the most steps that it may take.
-        within: the budget that limits it, if any.
         calibration: as in `predict`.
     """
     plan, curves, epoch = found.plan, found.trajectory, data.samples // found.plan.batch_size
     validity = calibration.validity(found.signals)
+    until = goal.rule_up_to(limit)
     if found.given_up:
-        limit = min(limit, int(curves.steps[found.simulated - 1]))
+        limit = min(limit, found.end)
     rule = _AtMost(until, limit)
     steps, interval = predicted_steps(curves, rule, validity.clock, validity.shift)
     seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)
@@ -180,7 +179,7 @@ def candidate(
         above = "the loss is above its start and " if diverged else ""
         reason = f"not reached within {limit} steps; {above}others are far ahead"
     elif reason is not None and limit < plan.max_steps and not diverged:
-        reason = f"not reached within {limit} steps, all that {within} pays for"
+        reason = f"not reached within {limit} steps, all that {goal.within} pays for"
     per_step = cost.batch_seconds[1] + cost.validation_seconds / epoch
     rate = None if plan.learning_rate is None else float(plan.factors()[1].max())
     return Candidate(

@@ -235,13 +235,14 @@ def _illustrate(result: Any, command: Reported) -> None:
 
 def _check_report(command: Reported) -> None:
     """Before anything is computed."""
-    from ntkpredict.report.extra import check_installed
+    from ntkpredict.progress.optional import require
+    from ntkpredict.report.figure import EXTRA
 
     check_writable("report", command.report)
     for path in command.figure:
         check_writable("figure", path)
     if command.report is not None or command.figure:
-        check_installed()
+        require(*EXTRA)
 
 
 if __name__ == "__main__":

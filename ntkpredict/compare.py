@@ -12,15 +12,16 @@ from ntkpredict.budget import Budget
 from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.candidate import Candidate, Criterion, candidate
 from ntkpredict.checks import check_optimizer, check_task, refuse_if_met
-from ntkpredict.cost import Clock, CostModel, measure_costs
+from ntkpredict.cost import Clock, measure_costs
 from ntkpredict.data import Data
+from ntkpredict.goal import Goal
 from ntkpredict.machine import Machine
 from ntkpredict.phases import Report, Stopwatch
 from ntkpredict.plan import Plan
 from ntkpredict.ranking import Ranking, rank
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
-from ntkpredict.stopping import MaxSteps, StoppingRule, TargetLoss
+from ntkpredict.stopping import StoppingRule
 from ntkpredict.sweep import PlanSweep
 from ntkpredict.versions import versions
 from sde import is_coordinate_wise, noise_scale
@@ -78,57 +79,48 @@ def compare(
     if criterion is None:
         criterion = "loss" if within is not None and until is None else "seconds"
     _check_options(criterion, machines, patience, samples, seeds)
-    open_end = MaxSteps(plans[0].max_steps) if within else TargetLoss(relative=0.1)
-    open_ended = until is None
-    until = open_end if until is None else until
+    goal = Goal(until, within, plans[0].max_steps)
     report = report or (lambda _: lambda _done, _total: None)
     watch = Stopwatch(clock)
     outputs = _check_tasks(network, data, plans)
-    costs = measure_costs(
-        network,
-        data,
-        plans,
-        interpolate=interpolate,
-        progress=report("timing batches"),
-        clock=clock,
+    step, timing = TrainingStep(network, data, plans[0]), report("timing batches")
+    timed = measure_costs(
+        network, data, plans, interpolate=interpolate, step=step, progress=timing, clock=clock
     )
-    costs = {size: calibration.cost(cost) for size, cost in costs.items()}
-    refuse_if_met(until, TrainingStep(network, data, plans[0]))
+    costs = {size: calibration.cost(cost) for size, cost in timed.items()}
+    refuse_if_met(goal.rule, step)
     watch.lap("cost of a batch")
     limits = {
-        size: [_limit(within, cost, data, size, machine, plans[0]) for machine in machines]
-        for size, cost in costs.items()
+        size: goal.limits(cost, data.samples // size, machines) for size, cost in costs.items()
     }
-    candidates: list[Candidate] = []
-    scale, problem = None, None
     most = {size: max(row) for size, row in limits.items()}
+    candidates: list[Candidate] = []
+    scale: float | None = None
     for name, kind in _kinds(plans).items():
         first = _of_middle_size(kind)
         others = [plan for plan in kind if plan is not first]
-        simulation = Simulation(network, data, first, outputs, samples, seeds, until, others)
+        simulation = Simulation(network, data, first, outputs, samples, seeds, goal.rule, others)
         problem = simulation.problem(None, None, report(f"features, {name}"))
         watch.lap(f"tangent features, {name}")
         scale = noise_scale(problem) if name == "SGD-like" else scale
-        sweep = PlanSweep(simulation, problem, data.samples, until, patience)
-        for found in sweep.run(kind, most, report(f"simulating, {name}")):
+        sweep = PlanSweep(simulation, data.samples, goal.rule, patience)
+        for found in sweep.run(problem, kind, most, report(f"simulating, {name}")):
             size = found.plan.batch_size
-            for machine, limit in zip(machines, limits[size], strict=True):
-                rule = MaxSteps(max(limit, 1)) if open_ended and within else until
-                candidates.append(
-                    candidate(found, rule, data, costs[size], machine, limit, within, calibration)
-                )
+            candidates += [
+                candidate(found, goal, data, costs[size], machine, limit, calibration)
+                for machine, limit in zip(machines, limits[size], strict=True)
+            ]
         watch.lap(f"simulation, {name}")
-    assert problem is not None  # there are plans
     return Ranking(
         **rank(candidates, criterion),
         noise_scale=scale,
         network=network.name,
         data=data.name,
-        until=str(until),
+        until=str(goal.rule),
         within=None if within is None else str(within),
         samples=problem.samples,
         forecast_seconds=watch.laps,
-        notes=(*notes_of(data, problem, None), *_cut_short(within, limits, plans[0])),
+        notes=(*notes_of(data, problem, None), *goal.note(max(most.values()))),
         versions=versions(),
     )
 
@@ -189,23 +181,7 @@ def _kinds(plans: list[Plan]) -> dict[str, list[Plan]]:
     return kinds
 
 
-def _cut_short(within: Budget | None, limits: dict[int, list[int]], plan: Plan) -> tuple[str, ...]:
-    most = max(max(row) for row in limits.values())
-    if within is None or most < plan.max_steps or within == Budget(plan.max_steps, "steps"):
-        return ()
-    return (f"{within} pays for more than the plans' own {plan.max_steps:,} steps; raise those.",)
-
-
 def _of_middle_size(plans: list[Plan]) -> Plan:
     """The first of the plans with the median batch size."""
     sizes = sorted(plan.batch_size for plan in plans)
     return next(plan for plan in plans if plan.batch_size == sizes[len(sizes) // 2])
-
-
-def _limit(
-    within: Budget | None, cost: CostModel, data: Data, size: int, machine: Machine, plan: Plan
-) -> int:
-    """The most steps, at most the plan's own."""
-    if within is None:
-        return plan.max_steps
-    return min(within.steps(cost, data.samples // size, machine), plan.max_steps)

@@ -84,6 +84,7 @@ def measure_cost(
     batches: int = 20,
     seconds: float = 3.0,
     validation_seconds: float | None = None,
+    step: TrainingStep | None = None,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> CostModel:
@@ -96,6 +97,7 @@ def measure_cost(
         batches: how many batches to measure, at least 3.
         seconds: stop measuring after this time, but not before 3 batches.
         validation_seconds: of a validation pass, where it is known already.
+        step: of the plan, not called yet, for a caller who goes on with what it compiles.
         progress: called with (batches done, batches).
         clock: seconds since some moment.
 
@@ -105,7 +107,7 @@ def measure_cost(
     if batches < 3:
         msg = f"batches: got {batches}; expected at least 3"
         raise ValueError(msg)
-    step = TrainingStep(network, data, plan)
+    step = step or TrainingStep(network, data, plan)
     order = epoch_order(data.samples, plan.batch_size, 0, plan.seed)
     start = clock()
     state, _ = jax.block_until_ready(step(step.initial(), order[0]))
@@ -134,6 +136,7 @@ def measure_costs(
     plans: Sequence[Plan],
     *,
     interpolate: bool = False,
+    step: TrainingStep | None = None,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[int, CostModel]:
@@ -145,6 +148,7 @@ def measure_costs(
         plans: the plans.
         interpolate: measure the smallest and the largest batch size only; what lies between costs
             in proportion.
+        step: of the first plan, as for `measure_cost`.
         progress: called with (batch sizes measured, batch sizes to measure).
         clock: seconds since some moment.
     """
@@ -154,8 +158,14 @@ def measure_costs(
     costs: dict[int, CostModel] = {}
     validation_seconds = None
     for size in measured:
+        plan = by_size[size]
         costs[size] = measure_cost(
-            network, data, by_size[size], validation_seconds=validation_seconds, clock=clock
+            network,
+            data,
+            plan,
+            validation_seconds=validation_seconds,
+            step=step if plan is plans[0] else None,
+            clock=clock,
         )
         validation_seconds = costs[size].validation_seconds
         if progress is not None:

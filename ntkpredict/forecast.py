@@ -39,7 +39,9 @@ class Forecast:
         seconds: on this machine, with compiling and a validation pass an epoch; None like `steps`.
         seconds_interval: 95 %, like `steps_interval`.
         reason: why there is no number, and the loss to expect instead; None where there is one.
-        trajectory: the predicted curves, one row a simulated run (an expectation: one row).
+        trajectory: the predicted curves, one row a simulated run (an expectation: one row). Where
+            a target on the training samples is all that counts, they are followed well beyond it,
+            to where a note says, and their last values are repeated from there on.
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
         spectrum: the eigenvalues of the tangent kernel at the start over the number of samples,

@@ -12,6 +12,9 @@ Interval = tuple[float, float | None]
 Clock = Float[np.ndarray, " errors"]
 """ln(real / predicted) steps, equally likely each; see `Validity`."""
 
+SHOWN = 1.25
+"""Curves are worth a look up to so many times the steps that training takes at most."""
+
 
 def stopping_times(
     trajectory: Trajectory, until: StoppingRule, clock: Clock
@@ -41,3 +44,18 @@ def predicted_steps(
     outcomes = stopping_times(trajectory, until, clock)
     low, high = np.quantile(outcomes, [0.025, 0.975], method="nearest")
     return point, (float(low), float(high) if np.isfinite(high) else None)
+
+
+def horizon(stop: float, clock: Clock, shift: float = 0.0) -> float:
+    """The step up to which curves are read, by the interval and where they are worth a look.
+
+    Slower clocks stop later, and there faster ones look ahead.
+
+    Args:
+        stop: where the last of the curves stops.
+        clock: as for `predicted_steps`.
+        shift: likewise.
+    """
+    fastest, low, high = np.exp(np.quantile(clock, [0.0, 0.025, 0.975]))
+    shown = SHOWN * stop * max(high, np.exp(shift)) / min(low, 1)
+    return float(max(shown, (stop + 1) / min(fastest, 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -18,11 +18,12 @@ from linearize import (
     spectrum,
 )
 from linearize.tangent import Mode
-from ntkpredict.advice import notes_of, reason_of
+from ntkpredict.advice import ended_note, notes_of, reason_of
 from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.checks import check_task, refuse_if_met
-from ntkpredict.cost import Clock, in_seconds, measure_cost
+from ntkpredict.cost import Clock, CostModel, in_seconds, measure_cost
 from ntkpredict.data import Data
+from ntkpredict.follow import Follower
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
 from ntkpredict.phases import Report, Stopwatch
@@ -31,8 +32,9 @@ from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
+from ntkpredict.sweep import Simulated
 from ntkpredict.versions import versions
-from sde import Problem, Replay, SolverName, choose_solver, stability
+from sde import Problem, SolverName, choose_solver, stability
 from sde.choice import check_name
 
 Kernel = Literal["growing", "frozen"]
@@ -93,9 +95,9 @@ def predict(
     outputs = check_task(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = Stopwatch(clock)
-    cost = measure_cost(network, data, plan, progress=report("timing batches"), clock=clock)
-    cost = calibration.cost(cost)
     step = TrainingStep(network, data, plan)
+    timing = report("timing batches")
+    cost = measure_cost(network, data, plan, step=step, progress=timing, clock=clock)
     refuse_if_met(until, step)
     watch.lap("cost of a batch")
     simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
@@ -103,40 +105,23 @@ def predict(
     watch.lap("tangent features")
     stable = stability(problem, plan.max_steps)
     watch.lap("stability")
-    frozen = None
     if _grows(problem, kernel, solver):
-        alone = replace(problem, seeds=problem.seeds[:1])
-        frozen = simulation.solve(Replay(), alone, report("simulating a frozen kernel"))
         problem = simulation.growing(problem, stable)
     solved_by = choose_solver(solver, problem, stable)
-    trajectory = simulation.solve(solved_by, problem, report("simulating training"), frozen)
+    follower = Follower(simulation, problem, plan, stable, until, calibration, data.samples)
+    found = follower.follow(solved_by, report("simulating training"))
     watch.lap("simulation")
-    signals = simulation.signals(problem, trajectory, frozen, stable)
     pilot = None
     if budget:
-        length = np.fmin(np.median(until.steps(trajectory)), plan.max_steps)
-        count = int(np.ceil(budget * length))
+        count = _pilot_steps(budget, found, until)
         losses = train_pilot(step, data.samples, plan, count, report("training a pilot"))
-        pilot = Pilot.of(losses, trajectory)
-        trajectory = pilot.corrected(trajectory)
-        signals = replace(signals, piloted=True)
+        pilot = Pilot.of(losses, found.trajectory)
         watch.lap("pilot")
-    validity = calibration.validity(signals)
-    steps, interval = predicted_steps(trajectory, until, validity.clock, validity.shift)
-    seconds, seconds_interval = in_seconds(cost, data.samples // plan.batch_size, steps, interval)
     return Forecast(
-        steps=steps,
-        steps_interval=interval,
-        stopping_times=stopping_times(trajectory, until, validity.clock),
-        seconds=seconds,
-        seconds_interval=seconds_interval,
-        reason=None if steps is not None else reason_of(trajectory, stable),
-        trajectory=trajectory,
+        **_answer(found, pilot, until, calibration, calibration.cost(cost), data),
         stability=stable,
         spectrum=_spectrum(problem),
-        validity=validity,
         pilot=pilot,
-        cost=cost,
         network=network.name,
         data=data.name,
         plan=plan.description,
@@ -146,9 +131,44 @@ def predict(
         solver=solved_by.name,
         samples=problem.samples,
         forecast_seconds=watch.laps,
-        notes=notes_of(data, problem, stable),
+        notes=(*notes_of(data, problem, stable), *ended_note(found.end, plan.max_steps)),
         versions=versions(),
     )
+
+
+def _pilot_steps(budget: float, found: Simulated, until: StoppingRule) -> int:
+    """That share of the run, as it is simulated."""
+    length = np.fmin(np.median(until.steps(found.trajectory)), found.plan.max_steps)
+    return int(np.ceil(budget * length))
+
+
+def _answer(
+    found: Simulated,
+    pilot: Pilot | None,
+    until: StoppingRule,
+    calibration: Calibration,
+    cost: CostModel,
+    data: Data,
+) -> dict[str, Any]:
+    """The fields of a `Forecast` that follow from its curves and what a step costs."""
+    curves, signals = found.trajectory, found.signals
+    if pilot is not None:
+        curves, signals = pilot.corrected(curves), replace(signals, piloted=True)
+    validity = calibration.validity(signals)
+    steps, interval = predicted_steps(curves, until, validity.clock, validity.shift)
+    epoch = data.samples // found.plan.batch_size
+    seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)
+    return {
+        "steps": steps,
+        "steps_interval": interval,
+        "stopping_times": stopping_times(curves, until, validity.clock),
+        "seconds": seconds,
+        "seconds_interval": seconds_interval,
+        "reason": None if steps is not None else reason_of(curves, found.stability),
+        "trajectory": curves,
+        "validity": validity,
+        "cost": cost,
+    }
 
 
 def _grows(problem: Problem, kernel: Kernel | None, solver: SolverName) -> bool:

@@ -279,5 +279,5 @@ def _depth(body: Params) -> int:
 def _sketch(moments: Params) -> Projection:
     small = sum(leaf.size for leaf in jax.tree.leaves(moments)) <= CountSketch.columns
     # A head that diverges by itself has none to tell, and its forecast is divergence.
-    finite = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), moments)
+    finite = jax.tree.map(lambda leaf: np.where(np.isfinite(leaf), leaf, 0), moments)
     return Identity() if small else ScaledSketch(finite)

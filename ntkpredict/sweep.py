@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import optax
@@ -13,22 +13,17 @@ import optax
 from linearize import HeadExactTangent
 from linearize.types import Progress
 from ntkpredict.plan import Plan
+from ntkpredict.race import Race
 from ntkpredict.simulation import Simulation
-from ntkpredict.stopping import (
-    AnyOf,
-    EarlyStopping,
-    MaxSteps,
-    StoppingRule,
-    TargetAccuracy,
-    TargetLoss,
-)
-from ntkpredict.validity import TENTH, Signals
+from ntkpredict.stopping import StoppingRule
+from ntkpredict.validity import Signals
 from sde import (
     Curve,
     GradientDescent,
     Problem,
     Rates,
     Stability,
+    Swept,
     Trajectory,
     as_gradient_descent,
     growth_bound,
@@ -39,11 +34,15 @@ from sde import (
 )
 from sde.rollout import Grid
 
+Member: TypeAlias = tuple[Plan, Stability | None]
+"""A plan and its stability."""
+
+Horizon: TypeAlias = Callable[[float, Trajectory, Trajectory | None], float]
+"""(where the last curve stops, the curves so far, those of a frozen kernel where the plan's own one
+grows) -> the step up to which they are read; infinite where more must be known to tell."""
+
 _MARGIN = 1.5
 """Curves go on so many times beyond where the rule is met, as slower clocks look at them there."""
-
-_REACH = 2.0
-"""And so many times beyond a limit, as faster clocks do."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,17 @@ class Simulated:
     stability: Stability | None
     signals: Signals
 
+    @property
+    def end(self) -> int:
+        """The last step that was simulated."""
+        return int(self.trajectory.steps[self.simulated - 1])
+
 
 class PlanSweep:
     """Plans of one kind of optimizer, on one set of features.
 
     Args:
         simulation: made for all of them.
-        problem: the simulation's.
         samples: N, in all.
         until: the stopping rule.
         patience: how many times the steps of the fastest a plan may take before it is given up.
@@ -81,23 +84,22 @@ class PlanSweep:
     def __init__(
         self,
         simulation: Simulation,
-        problem: Problem,
         samples: int,
         until: StoppingRule,
-        patience: int | float,
+        patience: int | float = np.inf,
     ) -> None:
         self._simulation = simulation
-        self._problem = problem
         self._samples = samples
         self._until = until
         self._patience = patience
 
     def run(
-        self, plans: Sequence[Plan], limits: dict[int, int], progress: Progress
+        self, problem: Problem, plans: Sequence[Plan], limits: dict[int, int], progress: Progress
     ) -> Iterator[Simulated]:
         """Every plan, in no particular order.
 
         Args:
+            problem: the simulation's.
             plans: those that the simulation was made for.
             limits: by batch size, the step beyond which nothing counts.
             progress: called with (plans done, plans).
@@ -105,95 +107,71 @@ class PlanSweep:
         done = 0
         for size in sorted({plan.batch_size for plan in plans}):
             group = [plan for plan in plans if plan.batch_size == size]
-            problem = replace(self._problem, batch_size=size)
-            known = list(zip(group, _stabilities(problem, group), strict=True))
+            frozen = replace(problem, batch_size=size)
+            known = list(zip(group, _stabilities(frozen, group), strict=True))
+            if isinstance(problem.train.model, HeadExactTangent):
+                frozen = self._simulation.growing(frozen, None)
             for members in _by_direction(known):
-                yield from self._side_by_side(problem, members, limits[size])
+                yield from self.side_by_side(frozen, members, limits[size], _beyond)
                 done += len(members)
                 progress(done, len(plans))
 
-    def _side_by_side(
-        self, problem: Problem, members: list[tuple[Plan, Stability | None]], limit: int
+    def side_by_side(
+        self,
+        problem: Problem,
+        members: Sequence[Member],
+        limit: int,
+        horizon: Horizon,
+        progress: Progress | None = None,
     ) -> Iterator[Simulated]:
-        """Plans that differ in nothing but their learning rate."""
-        direction = members[0][0].factors()[0]
-        rates = np.stack([plan.factors()[1] for plan, _ in members])
-        if isinstance(problem.train.model, HeadExactTangent):
-            problem = self._simulation.growing(problem, None)
-        bounds = np.stack(
-            [_bound(rate, stable) for rate, (_, stable) in zip(rates, members, strict=True)]
+        """Plans that differ in nothing but their learning rate.
+
+        Args:
+            problem: with their batch size; a kernel that grows does so within each plan's bound.
+            members: the plans.
+            limit: the step beyond which nothing counts.
+            horizon: how far beyond its stop a plan is followed.
+            progress: called with (steps done, steps in all).
+        """
+        direction, grid = members[0][0].factors()[0], self._simulation.grid
+        rates = Rates(
+            np.stack([plan.factors()[1] for plan, _ in members]),
+            np.stack([_bound(plan, stable) for plan, stable in members]),
         )
-        grid = self._simulation.grid
         whole = problem.samples == self._samples
         parts = [slice(problem.samples)] if whole else subsets(problem.samples)
-        race = _Race(self._until, limit, self._patience)
-        swept = sweep(
-            problem,
-            direction,
-            Rates(rates, bounds),
-            grid,
-            parts,
-            lambda plan, curves: race.over(plan, self._curves(curves.parts)),
-        )
+        on_all = partial(_on_all, problem.samples / self._samples)
+        race = Race(self._until, limit, self._patience)
+
+        def enough(plan: int, curves: Swept) -> bool:
+            found = on_all(curves.parts)
+            if progress is not None:
+                progress(int(found.steps[-1]), int(grid[-1]))
+            return race.over(plan, found, lambda stop: horizon(stop, found, on_all(curves.frozen)))
+
+        swept = sweep(problem, direction, rates, grid, parts, enough)
+        if progress is not None:
+            progress(int(grid[-1]), int(grid[-1]))
+        problem = replace(problem, optimizer=direction)
         for i, ((plan, stable), curves) in enumerate(zip(members, swept, strict=True)):
-            trajectory, frozen = self._curves(curves.parts), None
-            if curves.frozen:
-                still = self._curves(curves.frozen)
-                trajectory, frozen = trajectory.generalizing_like(still), _held(still, grid)
+            trajectory, frozen = on_all(curves.parts), on_all(curves.frozen)
+            if frozen is not None:
+                trajectory, frozen = trajectory.generalizing_like(frozen), _held(frozen, grid)
             trajectory = _held(trajectory, grid)
-            signals = self._simulation.signals(
-                replace(problem, optimizer=direction), trajectory, frozen, stable
-            )
+            signals = self._simulation.signals(problem, trajectory, frozen, stable)
             count = len(curves.parts[0].steps)
             yield Simulated(plan, trajectory, count, i in race.given_up, stable, signals)
 
-    def _curves(self, parts: list[Trajectory]) -> Trajectory:
-        """Of training on all samples."""
-        if len(parts) == 1:
-            return parts[0]
-        return onward(*parts, share=self._problem.samples / self._samples)
+
+def _on_all(share: float, parts: list[Trajectory]) -> Any:
+    """The curves of training on all samples, from those of parts of them; None without any."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return onward(*parts, share=share)
 
 
-class _Race:
-    """Plans side by side, each until nothing that comes later counts."""
-
-    def __init__(self, until: StoppingRule, limit: int, patience: int | float) -> None:
-        self._until = until
-        self._limit = limit
-        self._patience = patience
-        self._fastest = np.inf
-        self.given_up: set[int] = set()
-
-    def over(self, plan: int, curves: Trajectory) -> bool:
-        """Whether a plan has told enough."""
-        step, loss = curves.steps[-1], curves.train.loss
-        if step == 0:
-            return False
-        if step >= _REACH * self._limit or not np.isfinite(loss[:, -1]).any():
-            return True
-        if not _ends(self._until):
-            return False
-        slowest = self._until.steps(curves, complete=False).max()
-        low = np.median(loss[:, -1]) <= TENTH * np.median(loss[:, 0])
-        if low and step >= _MARGIN * slowest:
-            self._fastest = min(self._fastest, slowest)
-            return True
-        if step > self._patience * self._fastest and np.isinf(slowest):
-            self.given_up.add(plan)
-            return True
-        return False
-
-
-def _ends(until: StoppingRule) -> bool:
-    """Whether the curves beyond the point where it is met make no difference."""
-    rules = until.rules if isinstance(until, AnyOf) else (until,)
-    if any(getattr(rule, "on", "train") == "validation" for rule in rules):
-        return False  # validation is read off the whole curves of a frozen kernel
-    targets = (TargetLoss, TargetAccuracy)
-    others = (*targets, EarlyStopping, MaxSteps)
-    return any(isinstance(rule, targets) for rule in rules) and all(
-        isinstance(rule, others) for rule in rules
-    )
+def _beyond(stop: float, curves: Trajectory, frozen: Trajectory | None) -> float:  # noqa: ARG001
+    return _MARGIN * stop
 
 
 def _held(curves: Trajectory, grid: Grid) -> Trajectory:
@@ -207,10 +185,8 @@ def _held(curves: Trajectory, grid: Grid) -> Trajectory:
     return Trajectory(np.asarray(grid), held(curves.train), validation)
 
 
-def _by_direction(
-    members: Iterable[tuple[Plan, Stability | None]],
-) -> list[list[tuple[Plan, Stability | None]]]:
-    groups: dict[Any, list[tuple[Plan, Stability | None]]] = {}
+def _by_direction(members: Iterable[Member]) -> list[list[Member]]:
+    groups: dict[Any, list[Member]] = {}
     for plan, stable in members:
         groups.setdefault(plan.factors()[0], []).append((plan, stable))
     return list(groups.values())
@@ -237,7 +213,8 @@ def _unit(direction: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.chain(direction, optax.scale(-1.0))
 
 
-def _bound(rates: np.ndarray, stable: Stability | None) -> np.ndarray:
-    if stable is None:
-        return np.full(len(rates), np.inf)
-    return growth_bound(rates, stable.critical_learning_rate)
+def _bound(plan: Plan, stable: Stability | None) -> np.ndarray:
+    descent = _descent(plan)
+    if stable is None or descent is None:
+        return np.full(plan.max_steps, np.inf)
+    return growth_bound(np.asarray(descent.learning_rate), stable.critical_learning_rate)

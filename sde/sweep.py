@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -99,20 +100,21 @@ def sweep(
     states = _begin(problem, direction, len(rows.still), len(orders.part))
     curves: list[list[Any]] = [[] for _ in alive]
     found: dict[int, Swept] = {}
-    for before, step in zip([0, *grid[:-1]], grid, strict=True):
+    steps = [int(step) for step in grid]  # of another type, they would be compiled for once more
+    for before, step in pairwise([0, *steps]):
         states, seen = advance(problem, states, rows, orders, before, step)
         seen = [np.asarray(values).reshape(-1, len(alive), len(orders.part), 2) for values in seen]
         for row, plan in enumerate(alive):
             if plan not in found:
                 curves[plan].append([values[:, row] for values in seen])
                 swept = _swept(problem, grid, curves[plan], len(parts))
-                if step == grid[-1] or enough(plan, swept):
+                if step == steps[-1] or enough(plan, swept):
                     found[plan] = swept
         going = np.array([plan not in found for plan in alive])
         if not going.any():
             break
         dropped = (~going).sum() * orders.samples.shape[0] * problem.batch_size
-        if dropped * min(step, grid[-1] - step) > _WORTH:
+        if dropped * min(step, steps[-1] - step) > _WORTH:
             alive = [plan for plan in alive if plan not in found]
             kept = np.tile(going, len(rows.still) // len(going))
             states, rows = jax.tree.map(lambda leaf: leaf[kept], (states, rows))  # noqa: B023

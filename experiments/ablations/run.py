@@ -1,6 +1,6 @@
 """What each part of a forecast is worth: the default, and the default without one of its parts.
 
-    python experiments/ablations/run.py [--smoke]
+    python experiments/ablations/run.py [--smoke]    # a tiny case, into a temporary folder
 
 On some of the suite's development runs. Each run is a small file in `runs/`; those that are there
 stay. Then writes results.json and figure.png.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,4 +211,5 @@ def _silent(_done: int, _total: int) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "ntkpredict-jax"))
-    main(smoke="--smoke" in sys.argv)
+    smoke = "--smoke" in sys.argv
+    main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE)

@@ -1,6 +1,6 @@
 """Do the rebuilt networks reach the accuracy that is stated for their weights?
 
-    python experiments/backbones/run.py [--smoke]
+    python experiments/backbones/run.py [--smoke]    # a tiny case, into a temporary folder
 
 Networks for CIFAR-10 classify its test images with their own heads. ImageNet networks have no
 labels here: logistic regression on their features tells garments apart, and on those of the same
@@ -10,6 +10,7 @@ network at random weights.
 import json
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -221,4 +222,5 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(smoke="--smoke" in sys.argv)
+    smoke = "--smoke" in sys.argv
+    main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE)

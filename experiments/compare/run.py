@@ -1,6 +1,6 @@
 """What comparing plans costs, on the embedded default.
 
-    python experiments/compare/run.py [--smoke]
+    python experiments/compare/run.py [--smoke]    # a tiny case, into a temporary folder
 
 7 learning rates × 4 batch sizes × 2 optimizers, then half as many learning rates again: the
 difference is the cost of one more plan. Then some of the plans by themselves, as `predict` has
@@ -10,6 +10,7 @@ them.
 import os
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -165,4 +166,5 @@ def machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(smoke="--smoke" in sys.argv)
+    smoke = "--smoke" in sys.argv
+    main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE)

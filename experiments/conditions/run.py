@@ -1,6 +1,6 @@
 """What a forecast leaves out: BatchNorm in training mode, dropout, augmentation.
 
-    python experiments/conditions/run.py [--smoke]
+    python experiments/conditions/run.py [--smoke]    # a tiny case, into a temporary folder
 
 Trains some of the suite's development runs again, each under one of these conditions, and compares
 the steps to every target with those of the run as it is forecast. Each run is a small file in
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -245,4 +246,5 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "ntkpredict-jax"))
-    main(smoke="--smoke" in sys.argv)
+    smoke = "--smoke" in sys.argv
+    main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE)

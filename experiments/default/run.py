@@ -1,6 +1,6 @@
 """Forecasts of the embedded default beside real runs: learning rates × batch sizes × seeds.
 
-    python experiments/default/run.py [--smoke]
+    python experiments/default/run.py [--smoke]    # a tiny case, into a temporary folder
 
 Finished cases stay in results.json, so an interrupted run goes on where it was.
 """
@@ -8,6 +8,7 @@ Finished cases stay in results.json, so an interrupted run goes on where it was.
 import json
 import platform
 import sys
+import tempfile
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -162,4 +163,5 @@ def machine() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(smoke="--smoke" in sys.argv)
+    smoke = "--smoke" in sys.argv
+    main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE)

@@ -258,4 +258,4 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
-    main(given.smoke, peer=given.peer)
+    main(given.smoke, Path(tempfile.mkdtemp()) if given.smoke else HERE, given.peer)

@@ -8,6 +8,7 @@ The ruler is `Replay` on the tangent model of the embedded default: no network e
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -386,7 +387,6 @@ if __name__ == "__main__":
     if "--cost" in sys.argv:
         print(json.dumps(cost_of(sys.argv[-2], json.loads(sys.argv[-1]))))
     else:
-        main(
-            smoke="--smoke" in sys.argv,
-            parts=tuple(part for part in PARTS if part in sys.argv) or PARTS,
-        )
+        smoke = "--smoke" in sys.argv
+        chosen = tuple(part for part in PARTS if part in sys.argv) or PARTS
+        main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE, chosen)

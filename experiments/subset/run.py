@@ -1,6 +1,6 @@
 """Which correction brings a forecast from a subset of samples to the full data?
 
-    python experiments/subset/run.py [--smoke]
+    python experiments/subset/run.py [--smoke]    # a tiny case, into a temporary folder
 
 Two rulers without any network error: the tangent model of the embedded default on subsets against
 the same model on all 1,000 samples, and full-batch linear regression, where truth is cheap.
@@ -8,6 +8,7 @@ the same model on all 1,000 samples, and full-batch linear regression, where tru
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -201,4 +202,5 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(smoke="--smoke" in sys.argv)
+    smoke = "--smoke" in sys.argv
+    main(smoke, Path(tempfile.mkdtemp()) if smoke else HERE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ntkpredict.forecast import Forecast
+from ntkpredict.progress.optional import require
 from ntkpredict.ranking import Ranking
-from ntkpredict.report.extra import check_installed
-from ntkpredict.report.figure import Figure
+from ntkpredict.report.figure import EXTRA, Figure
 from ntkpredict.report.forecast_figures import forecast_figures
 from ntkpredict.report.ranking_figures import ranking_figures
 from ntkpredict.validate import Validation
@@ -28,7 +28,7 @@ def report(result: Forecast | Validation | Ranking, path: str | Path) -> None:
     Raises:
         ImportError: the extra ``report`` is not installed.
     """
-    check_installed()
+    require(*EXTRA)
     from ntkpredict.report.page import page
 
     Path(path).write_text(page(result, figures(result)), encoding="utf-8")

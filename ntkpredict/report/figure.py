@@ -9,7 +9,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from ntkpredict.report.extra import check_installed
+from ntkpredict.progress.optional import require
+
+EXTRA = ("report", "jinja2", "matplotlib", "plotly")
+"""What the page and its figures are made with, see `require`."""
 
 Color = Literal["blue", "orange", "green", "purple", "yellow", "grey", "ink"]
 PALETTE: dict[Color, str] = {
@@ -163,7 +166,7 @@ class Figure:
         if target.suffix not in (".svg", ".png"):
             msg = f"path: got {str(path)!r}; expected a file that ends in .svg or .png"
             raise ValueError(msg)
-        check_installed()
+        require(*EXTRA)
         from ntkpredict.report.static import picture
 
         target.write_bytes(picture(self, target.suffix[1:]))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ntkpredict.forecast import Forecast
-from ntkpredict.interval import Clock
+from ntkpredict.interval import SHOWN, Clock
 from ntkpredict.pilot import Pilot
 from ntkpredict.report.figure import Axis, Band, Color, Figure, Layer, Line, Reference
 from ntkpredict.stopping import AnyOf, StoppingRule, TargetAccuracy, TargetLoss, parse
@@ -60,7 +60,7 @@ def _shown_points(forecast: Forecast, real: Trajectory | None) -> int:
     last = None if forecast.steps_interval is None else forecast.steps_interval[1]
     if last is None:
         return len(grid)
-    last = 1.25 * max(last, 0 if real is None else int(real.steps[-1]))
+    last = SHOWN * max(last, 0 if real is None else int(real.steps[-1]))
     return min(int(np.searchsorted(grid, last)) + 1, len(grid))
 
 

@@ -8,8 +8,10 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict import cli
+from ntkpredict.history import History, Task
 from ntkpredict.options import Predict
 from ntkpredict.progress.page import Page
+from ntkpredict.validity import Signals, Validity
 
 from . import problems
 from .conftest import Outcome
@@ -168,7 +170,7 @@ class TestResults:
             assert_one_line(outcome, f"{option[2:]}: '{page}' cannot be written; expected a file")
         monkeypatch.setitem(sys.modules, "plotly", None)
         outcome = command("predict", *task, "--report", tmp_path / "run.html")
-        assert_one_line(outcome, "report: plotly is missing; install ntkpredict[report]")
+        assert_one_line(outcome, "report: plotly missing; pip install 'ntkpredict[report]'")
 
     def test_predict_with_adamw(self, command, task):
         arguments = ("--network", MLP, "--optimizer", "adamw", "--lr", "0.01", "--json")
@@ -307,6 +309,33 @@ class TestResults:
         outcome = command("compare", *task, *arguments)
         assert outcome.code == 1
         assert outcome.err.startswith(f"ntkpredict: {message}")
+
+    def test_predict_goes_by_the_users_own_runs(self, command, task, tmp_path):
+        """Eight of other networks, each of which took twice the steps of its forecast."""
+        kept = ("--history", tmp_path / "history.sqlite", "--save", tmp_path / "told.json")
+        history = History(kept[1])
+        signals = Signals("growing", coordinate_wise=False, difference=0.0, margin=20.0)
+        forecast = {
+            "steps": 50.0,
+            "validity": {"signals": vars(signals), "shift": 0.0},
+            "cost": {"batch_seconds": [0.1, 0.1, 0.1]},
+        }
+        run = {"steps": 100.0, "trained_steps": 100, "seconds": 20.0}
+        for name in "abcdefgh":
+            known = Task(name, name, "data", "d", "sgd", "loss<=0.1x", {}, {})
+            history.add("forecast", name, known, forecast)
+            history.add("run", name, known, run)
+        outcome = command("predict", *task, *kept)
+        assert outcome.code == 0, outcome.err
+        said = " ".join(outcome.out.split())
+        assert "Calibrated on 8 of your own runs." in said
+        told = ntp.Forecast.load(kept[3])
+        assert (told.validity.own_runs, told.cost.own_ratio) == (8, 2)
+        simulated = np.median(ntp.parse(told.until).steps(told.trajectory))
+        assert told.steps == pytest.approx(simulated * np.exp(told.validity.shift), rel=0.1)
+        assert simulated < told.steps < told.steps_interval[1]
+        shipped = Validity.of(told.validity.signals).clock
+        assert (told.validity.clock >= shipped).mean() > 0.9
 
     def test_history_keeps_forecasts_and_runs(self, command, task, tmp_path):
         path = tmp_path / "history.sqlite"

@@ -9,7 +9,9 @@ import pytest
 import ntkpredict as ntp
 from linearize import CountSketch, Identity, exact_ntk
 from ntkpredict.interval import predicted_steps, stopping_times
+from ntkpredict.milestones import milestones
 from ntkpredict.pilot import Pilot
+from ntkpredict.report.forecast_figures import forecast_figures
 from sde import as_gradient_descent
 
 FEW = CountSketch(64)
@@ -21,8 +23,10 @@ PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=80)
 
 @pytest.fixture(scope="module")
 def forecast(linear, data):
-    """Of a network that is linear, from all of its samples."""
-    return ntp.predict(linear, data, PLAN, ntp.TargetLoss(relative=0.5), seeds=3)
+    """Of a network that is linear, from all of its samples; curves to the end of the budget."""
+    forecast = ntp.predict(linear, data, PLAN, ntp.TargetLoss(relative=0.3), seeds=3)
+    assert not any("followed" in note for note in forecast.notes)
+    return forecast
 
 
 def assert_is_the_real_run(forecast, network, data, plan, **tolerance):
@@ -48,7 +52,7 @@ class TestExactWhereTheNetworkIsLinear:
     def test_its_steps_are_those_of_real_runs_in_the_same_orders(self, forecast, linear, data):
         real = [
             ntp.train(
-                linear, data, dataclasses.replace(PLAN, seed=seed), ntp.TargetLoss(relative=0.5)
+                linear, data, dataclasses.replace(PLAN, seed=seed), ntp.TargetLoss(relative=0.3)
             ).steps
             for seed in range(3)
         ]
@@ -247,7 +251,7 @@ class TestResult:
         assert forecast.network == "linear"
         assert forecast.data == "points"
         assert forecast.plan == PLAN.description
-        assert forecast.until == "loss<=0.5x"
+        assert forecast.until == "loss<=0.3x"
         assert forecast.samples == 48
         assert forecast.versions.keys() >= {"ntkpredict", "jax", "optax"}
         assert all(isinstance(note, str) for note in forecast.notes)
@@ -342,6 +346,76 @@ class TestResult:
         assert forecast.cost.batch_seconds == (2.0, 2.0, 2.0)
 
 
+class TestFollowed:
+    """Curves end where nothing reads them any more, and no answer changes by it."""
+
+    UNTIL = ntp.TargetLoss(relative=0.5)
+
+    def followed(self, network, data, plan, until=UNTIL, **options):
+        """The forecast, and how far it was followed but for the end of the budget."""
+        ends = []
+
+        def report(phase):
+            return lambda done, _: ends.append(done) if phase == "simulating training" else None
+
+        forecast = ntp.predict(network, data, plan, until, report=report, seeds=2, **options)
+        return forecast, ends[-2]
+
+    @pytest.mark.parametrize("samples", [48, 36])
+    @pytest.mark.parametrize(
+        "plan",
+        [
+            ntp.Plan.sgd(0.1, batch_size=8, max_steps=600),
+            ntp.Plan.adamw(0.02, batch_size=12, max_steps=600),
+        ],
+        ids=lambda plan: plan.name,
+    )
+    def test_the_forecast_is_that_of_the_whole_curves(self, mlp, data, monkeypatch, plan, samples):
+        ended, last = self.followed(mlp, data, plan, samples=samples)
+        monkeypatch.setattr("ntkpredict.follow.horizon", lambda *_: np.inf)
+        whole, end = self.followed(mlp, data, plan, samples=samples)
+        assert last < 400 < end
+        assert f"followed to step {last}" in ended.notes[-1]
+        np.testing.assert_allclose(ended.stopping_times, whole.stopping_times, rtol=1e-5)
+        np.testing.assert_allclose(ended.validity.clock, whole.validity.clock, rtol=1e-5)
+        for name in ("steps", "steps_interval"):
+            np.testing.assert_allclose(getattr(ended, name), getattr(whole, name), rtol=1e-5)
+        for one, other in zip(milestones(ended), milestones(whole), strict=True):
+            np.testing.assert_allclose(one.interval, other.interval, rtol=1e-5)
+        for one, other in zip(
+            forecast_figures(ended)[:2], forecast_figures(whole)[:2], strict=True
+        ):
+            for band, expected in zip(one.layers[:2], other.layers[:2], strict=True):
+                np.testing.assert_array_equal(band.x, expected.x)
+                np.testing.assert_allclose(band.low, expected.low, rtol=1e-4)
+                np.testing.assert_allclose(band.high, expected.high, rtol=1e-4)
+
+    def test_a_larger_budget_is_no_more_work(self, linear, data):
+        ends = [
+            self.followed(linear, data, ntp.Plan.sgd(0.1, batch_size=8, max_steps=steps))[1]
+            for steps in (500, 5000)
+        ]
+        assert max(ends) < 200
+        assert max(ends) < 1.3 * min(ends)  # the next point of another grid
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            ntp.TargetLoss(1.0, on="validation"),
+            UNTIL | ntp.Best(),
+            UNTIL | ntp.Converged(1e-9),
+            UNTIL | ntp.EarlyStopping(2, every=50),
+            ntp.MaxSteps(5),
+        ],
+        ids=str,
+    )
+    def test_rules_that_read_on_have_whole_curves(self, linear, data, rule):
+        plan = ntp.Plan.sgd(0.1, batch_size=8, max_steps=200)
+        forecast, end = self.followed(linear, data, plan, rule)
+        assert end > 150  # the grid's last point but one
+        assert not any("followed" in note for note in forecast.notes)
+
+
 class TestTargets:
     @pytest.mark.parametrize("steps", [1, 13, 80])
     def test_a_number_of_steps_is_that_number(self, forecast, steps):
@@ -429,7 +503,7 @@ class TestTargets:
 
     def test_the_forecast_holds_them(self, forecast):
         clock = forecast.validity.clock
-        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.5), clock)
+        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.3), clock)
         np.testing.assert_array_equal(forecast.stopping_times, times)
         low, high = forecast.steps_interval
         assert forecast.probability(low - 1e-6) < 0.04
@@ -581,7 +655,7 @@ class TestSolvers:
 
     def test_exact_solvers_agree_to_rounding_on_full_batches(self, linear, data):
         plan = squared(0.01, momentum=0.9, nesterov=True, weight_decay=0.1, schedule="cosine")
-        until = ntp.TargetLoss(relative=0.3)
+        until = ntp.MaxSteps(30)  # whole curves
         curves = [
             ask(linear, data, plan, until, solver=solver, seeds=1).trajectory
             for solver in SOLVERS[1:]

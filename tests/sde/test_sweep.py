@@ -141,3 +141,19 @@ def test_the_noise_scale_is_that_of_explicit_gradients() -> None:
     spread = each.var(axis=0, ddof=1).sum()
     signal = (each.mean(0) ** 2).sum() - spread / SAMPLES
     assert noise_scale(given) == pytest.approx(spread / signal, rel=1e-3)
+
+
+def test_a_sweep_is_compiled_once_however_many_points_it_looks_at() -> None:
+    traced = list[int]()
+
+    def update(gradient: Any, state: Any, params: Any = None) -> Any:
+        traced.append(len(traced))
+        return gradient, state
+
+    direction = optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    given, counts = problem(growing=False), list[int]()
+    for grid in (GRID[1:2], GRID):
+        traced.clear()
+        sweep(given, direction, Rates(RATES, BOUNDS), grid, [slice(SAMPLES)], never)
+        counts.append(len(traced))
+    assert counts[0] == counts[1] > 0

@@ -3,7 +3,6 @@
 import http.client
 import importlib.util
 import json
-import shutil
 import socket
 import time
 import urllib.parse
@@ -143,28 +142,6 @@ class TestServer:
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
         with pytest.raises(ImportError, match=r"pip install 'ntkpredict\[serve\]'"):
             ntp.track(9, serve=True)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium; elsewhere any pair of browser and driver of these names."""
-    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in paths:
-        pytest.skip("no chromium and chromedriver here; apt-get install chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = paths[0]
-    for switch in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-        *("disable-background-networking", "disable-component-update", "disable-sync"),
-    ):
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(paths[1])
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
 
 
 class TestBrowser:

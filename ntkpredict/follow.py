@@ -1,0 +1,71 @@
+"""The training that one plan would do, simulated as far as its forecast reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from linearize.types import Progress
+from ntkpredict.calibration import Calibration
+from ntkpredict.interval import horizon
+from ntkpredict.plan import Plan
+from ntkpredict.simulation import Simulation
+from ntkpredict.stopping import StoppingRule, TargetLoss
+from ntkpredict.sweep import PlanSweep, Simulated
+from ntkpredict.validity import TENTH
+from sde import Problem, Replay, Solver, Stability, Trajectory
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Curves go on to where neither the interval nor the figures of a forecast read them.
+
+    Attributes:
+        simulation: of the plan.
+        problem: the simulation's, with the kernel's growth if it grows.
+        plan: the plan.
+        stable: the problem's `stability`.
+        until: the stopping rule.
+        calibration: what the interval is told from.
+        samples: N, in all.
+    """
+
+    simulation: Simulation
+    problem: Problem
+    plan: Plan
+    stable: Stability | None
+    until: StoppingRule
+    calibration: Calibration
+    samples: int
+
+    def follow(self, solver: Solver, progress: Progress) -> Simulated:
+        """The curves, to the end of the budget by any solver but `Replay`.
+
+        Args:
+            solver: of the problem.
+            progress: called with (steps done, steps in all).
+        """
+        if isinstance(solver, Replay):
+            sweep = PlanSweep(self.simulation, self.samples, self.until)
+            alone = replace(self.plan, direction=None)  # its optimizer as it is, whatever it is
+            members, limit = [(alone, self.stable)], self.plan.max_steps
+            (found,) = sweep.side_by_side(self.problem, members, limit, self._horizon, progress)
+            return found
+        curves = self.simulation.solve(solver, self.problem, progress)
+        signals = self.simulation.signals(self.problem, curves, None, self.stable)
+        return Simulated(self.plan, curves, len(curves.steps), False, self.stable, signals)
+
+    def _horizon(self, stop: float, curves: Trajectory, frozen: Trajectory | None) -> float:
+        """Milestones are read down to a tenth of the initial loss, and validation at the stop.
+
+        The latter is read off the frozen kernel's curves where their training loss is the same.
+        """
+        stop = max(stop, float(TargetLoss(relative=TENTH).steps(curves).max()))
+        if frozen is not None and curves.validation is not None:
+            least = np.interp(stop, curves.steps, np.median(curves.train.loss, axis=0))
+            if not frozen.train.loss.min() <= least:
+                return np.inf
+        signals = self.simulation.signals(self.problem, curves, frozen, self.stable)
+        told = self.calibration.validity(signals)
+        return horizon(stop, told.clock, told.shift)
