@@ -13,8 +13,8 @@ import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")  # should a pytest plugin have imported JAX already
-# Tests wait for compilation, not for runs, and many of them compile the same programs. The folder is
-# this process's own: another one may be killed while it writes.
+# Tests wait for compilation, not for runs, and many of them compile the same programs. The folder
+# is this process's own: another one may be killed while it writes.
 jax.config.update("jax_disable_most_optimizations", True)
 _PROGRAMS = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
