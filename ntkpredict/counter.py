@@ -44,9 +44,11 @@ class Counter(abc.ABC):
 
     Attributes:
         mode: ``"min"`` where smaller values are better, ``"max"`` where larger ones are.
+        patience: evaluations without an improvement that stop training; 0 where it does not wait.
     """
 
     mode: Mode
+    patience: int = 0
 
     def start(self, runs: int = 1) -> Count:
         """Before the first evaluation."""

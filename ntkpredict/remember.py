@@ -12,11 +12,12 @@ import jax
 
 from linearize import Network
 from ntkpredict.data import Data
+from ntkpredict.fingerprint import digest
 from ntkpredict.forecast import Forecast
 from ntkpredict.history import History, Kind, Task
 from ntkpredict.plan import Plan
 from ntkpredict.stopping import StoppingRule
-from ntkpredict.train import Run, digest
+from ntkpredict.train import Run
 from ntkpredict.versions import versions
 
 

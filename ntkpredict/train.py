@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from linearize.types import Params, Progress
 from ntkpredict.checkpoint import Checkpoints
 from ntkpredict.cost import Clock
 from ntkpredict.data import Data
+from ntkpredict.fingerprint import fingerprint
 from ntkpredict.plan import Plan
 from ntkpredict.progress.tracker import Tracker
 from ntkpredict.record import to_plain, write
@@ -103,7 +103,7 @@ def train(
     loop = _Loop(step, data.samples, plan, until, grid, tracker or Tracker(None), clock)
     if checkpoints is None:
         return loop.run(None, checkpoint_every, progress)
-    identity = _fingerprint(network, data, plan) | {"evaluation_samples": evaluation_samples}
+    identity = fingerprint(network, data, plan) | {"evaluation_samples": evaluation_samples}
     store = Checkpoints(Path(checkpoints), identity)
     try:
         return loop.run(store, checkpoint_every, progress)
@@ -251,28 +251,3 @@ def _checked(evaluations: Int[np.ndarray, " grid"], plan: Plan) -> Int[np.ndarra
         msg = f"evaluations: got {grid}; expected increasing steps from 0 to {plan.max_steps}"
         raise ValueError(msg)
     return grid
-
-
-def _fingerprint(network: Network, data: Data, plan: Plan) -> dict[str, Any]:
-    return {
-        "network": network.name,
-        "parameters": network.parameter_count,
-        "weights": digest((network.params, network.frozen)),
-        "data": data.name,
-        "samples": data.samples,
-        "contents": digest((data.train, data.validation)),
-        "plan": plan.description,
-        "max_steps": plan.max_steps,
-        "loss": str(plan.loss),
-        "seed": plan.seed,
-    }
-
-
-def digest(tree: Any) -> str:
-    """SHA-256 of the arrays of a tree and their places."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -1,6 +1,9 @@
 """Every test runs on the CPU, in float32 unless it asks for `x64`."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # read when JAX is imported, here and in subprocesses
@@ -10,8 +13,14 @@ import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")  # should a pytest plugin have imported JAX already
-# Tests wait for compilation, not for runs.
+# Tests wait for compilation, not for runs, and many of them compile the same programs. The folder
+# is this process's own: another one may be killed while it writes.
 jax.config.update("jax_disable_most_optimizations", True)
+_PROGRAMS = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture

@@ -55,8 +55,23 @@ def test_the_progress_experiment_runs_on_two_recorded_runs(tmp_path, monkeypatch
         for name in ("median_relative", "mean_of_run"):  # evaluations come as regularly as steps
             one, other = (shares[method]["0.5"][name] for method in ("maximum", "Composer"))
             assert other == pytest.approx(one)
+    for methods in results["against the maximum"].values():
+        assert methods["ours"]["0%"]["all"]["regret"] == 0  # nothing is known yet
+        assert methods["ours"]["after 1"]["patience 5"]["runs"] <= 2
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "validation_loss" in (tmp_path / "panel.svg").read_text(encoding="utf-8")
+
+
+def test_regret_is_the_error_beyond_that_of_the_maximum(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS / "progress")
+    regret = runpy.run_path(str(EXPERIMENTS / "progress" / "regret.py"))["regret"]
+    cases = [("a", 60, 50), ("a", 100, 100), ("b", 80, 100)]  # run, answer, truth; 100 at most
+    rows = [{"key": k, "steps": s, "stop": t, "max_steps": 100} for k, s, t in cases]
+    found = regret(rows)
+    assert (found["cases"], found["runs"]) == (3, 2)
+    assert found["mean_error"] == pytest.approx((0.2 + 0 + 0.2) / 3)
+    assert found["regret"] == pytest.approx((0.2 - 1 + 0.2) / 3)
+    assert (found["low"], found["high"]) == pytest.approx(((0.2 - 1) / 2, 0.2))  # a run alone
 
 
 @pytest.mark.usefixtures("optimized")

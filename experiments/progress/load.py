@@ -3,13 +3,15 @@
     python experiments/progress/load.py [--smoke]
 
 A loop of equal steps runs on one core. A third of the way another process starts to run on the same
-core, and ends at two thirds. Every so often the indicator is asked.
+core, and ends at two thirds. Every so often the indicator is asked. With --smoke phases are short,
+and the results go to a temporary folder.
 """
 
 import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -121,4 +123,7 @@ def draw(rows: list[dict[str, float]], results: dict[str, Any], path: Path) -> N
 
 
 if __name__ == "__main__":
-    main("--smoke" in sys.argv)
+    if "--smoke" in sys.argv:
+        main(smoke=True, folder=Path(tempfile.mkdtemp()))
+    else:
+        main(smoke=False)

@@ -1,5 +1,6 @@
 """What can be said of the remaining steps: the indicator and what it is held against."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,21 @@ class Answer(NamedTuple):
     low: float = np.nan
     high: float = np.nan
     at_maximum: float = np.nan
+
+
+Method = Callable[[Replay, int], Answer]
+
+
+def ask(replay: Replay, now: int, methods: dict[str, Method]) -> list[dict[str, Any]]:
+    """What each method says at a step: a row each."""
+    case = {name: getattr(replay, name) for name in ("key", "split", "distance", "patience")}
+    case |= {"now": now, "stop": replay.stop, "max_steps": replay.max_steps}
+    rows = []
+    for name, method in methods.items():
+        start = time.perf_counter()
+        answer = method(replay, now)._asdict()
+        rows.append(case | answer | {"method": name, "seconds": time.perf_counter() - start})
+    return rows
 
 
 def ours(

@@ -28,6 +28,7 @@ class Replay:
     Attributes:
         key: of the run.
         split: development or held-out.
+        distance: of the data from what the network was pretrained on: near, medium or far.
         patience: evaluations.
         every: steps between them.
         max_steps: the budget.
@@ -40,6 +41,7 @@ class Replay:
 
     key: str
     split: str
+    distance: str
     patience: int
     every: int
     max_steps: int
@@ -75,7 +77,7 @@ def load(limit: int | None = None) -> list[Replay]:
         task, schedule = run["task"], rates(run["case"]["schedule"], budget)
         every, samples = max(budget // EVALUATIONS, 1), task["validation"]
         batch_size = run["case"]["batch_size"]
-        first = (path.stem, task["split"])
+        first = (path.stem, task["split"], task["distance"])
         rest = (every, budget, curves, samples, batch_size, schedule, forecast)
         replays += [Replay(*first, patience, *rest) for patience in PATIENCES]
     return replays

@@ -3,21 +3,23 @@
     python experiments/progress/run.py [--smoke]
 
 The recorded validation losses of the suite's runs are played back under early stopping, and every
-method is asked now and then what remains. Steps are counted, as all cost the same.
+method is asked now and then what remains. Steps are counted, as all cost the same. With --smoke
+there are two runs only, and the results go to a temporary folder.
 """
 
 import io
 import sys
-import time
-from collections.abc import Callable
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from methods import Answer, composer, history, lc_pfn, luo, maximum, ours, trend_only
+from methods import Method, ask, composer, history, lc_pfn, luo, maximum, ours, trend_only
 from recorded import Replay, halfway, load, shown
+from regret import INDICATOR, regrets
+from regret import table as regret_table
 from rich.console import Console
 
 from ntkpredict.progress.panel import panel
@@ -33,7 +35,13 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     """Replay, then write results.json and the figure."""
     replays = load(limit=2 if smoke else None)
     noise = history([r for r in replays if r.split == "development"])
-    rows = [row for replay in replays for row in ask(replay, noise)]
+    asked = methods(noise)
+    rows = [
+        row | {"share": share}
+        for replay in replays
+        for share in SHARES
+        for row in ask(replay, int(share * replay.stop), asked)
+    ]
     results = {
         "noise of Luo's method": noise,
         "runs": len({replay.key for replay in replays}),
@@ -43,19 +51,19 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
             split: summary([row for row in rows if row["split"] == split])
             for split in dict.fromkeys(replay.split for replay in replays)
         },
+        "against the maximum": regrets(replays, rows),
     }
     write(folder / "results.json", to_plain(results))
     draw(results["summary"], folder / "figure.png")
     show(shown(replays), folder / "panel.svg")
-    print(table(results["summary"]))
+    print(table(results["summary"]), regret_table(results["against the maximum"]), sep="\n\n")
     return results
 
 
-def ask(replay: Replay, noise: float) -> list[dict[str, Any]]:
-    """What each method says at each share of the run."""
-    methods: dict[str, Callable[[Replay, int], Answer]] = {
-        "ours, with forecast": partial(ours, forecast=True),
-        "ours": ours,
+def methods(noise: float) -> dict[str, Method]:
+    """By name."""
+    return {
+        **INDICATOR,
         "ours, mode": partial(ours, mode=True),
         "ours, extra points": partial(ours, extra=SAMPLES),
         "Luo": partial(luo, noise=noise),
@@ -64,17 +72,6 @@ def ask(replay: Replay, noise: float) -> list[dict[str, Any]]:
         "maximum": maximum,
         "Composer": composer,
     }
-    rows = []
-    for share in SHARES:
-        now = int(share * replay.stop)
-        for name, method in methods.items():
-            start = time.perf_counter()
-            answer = method(replay, now)
-            row = {"key": replay.key, "split": replay.split, "patience": replay.patience}
-            row |= {"share": share, "method": name, "now": now, "stop": replay.stop}
-            row |= {"max_steps": replay.max_steps, **answer._asdict()}
-            rows.append(row | {"seconds": time.perf_counter() - start})
-    return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -143,7 +140,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, len(found), figsize=(5 * len(found), 6), squeeze=False)
+    size = (5 * len(found), 6.5)
+    figure, axes = plt.subplots(2, len(found), figsize=size, squeeze=False, layout="constrained")
     for column, (split, methods) in enumerate(found.items()):
         for method, shares in methods.items():
             x = [100 * float(share) for share in shares]
@@ -154,8 +152,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes[0, column].set(title=split, ylabel="mean error, % of the run", ylim=(0, None))
         axes[1, column].set(xlabel="% of the run done", ylabel="95 % intervals that hold, %")
         axes[1, column].axhline(95, color="gray", linewidth=0.5)
-    axes[0, 0].legend(fontsize=7)
-    figure.tight_layout()
+    lines = axes[0, 0].get_lines()
+    figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -169,4 +167,7 @@ def show(replay: Replay, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main("--smoke" in sys.argv)
+    if "--smoke" in sys.argv:
+        main(smoke=True, folder=Path(tempfile.mkdtemp()))
+    else:
+        main(smoke=False)

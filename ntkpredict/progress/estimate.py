@@ -18,7 +18,8 @@ class Estimate:
         step: steps done.
         steps: steps at which training is expected to stop: the median over simulated futures, the
             maximum before there is anything to tell from.
-        steps_interval: 95 % of the futures; None before there is anything to tell from.
+        steps_interval: the shortest that holds 95 % of the futures; None before there is anything
+            to tell from.
         mode: their half-sample mode.
         at_maximum: probability that training runs to the maximum; None like `steps_interval`.
         seconds_passed: without pauses.

@@ -7,26 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from ntkpredict.cost import Clock
-from ntkpredict.counter import TargetCounter
 from ntkpredict.forecast import Forecast
 from ntkpredict.progress.estimate import Estimate, Range
 from ntkpredict.progress.extra import ExtraPoints
-from ntkpredict.progress.mode import half_sample_mode
+from ntkpredict.progress.outcomes import Outcomes
 from ntkpredict.progress.posterior import SHIPPED, NoisePrior
 from ntkpredict.progress.schedule import RateTime, Schedule
 from ntkpredict.progress.watching import Fan, Value, Watching
 from ntkpredict.progress.work import Kind, Meter, Pieces
 from ntkpredict.stopping import StoppingRule, Watch
-
-MAXIMUM_ODDS = 1.5
-"""How many times the odds that futures give a patient rule to let a run go to its maximum.
-
-No future is quite like a run, and runs improve again where futures would not. Chosen by the
-logarithmic score of `Estimate.at_maximum` on development runs of `experiments/suite`.
-"""
 
 
 class Indicator:
@@ -99,7 +90,7 @@ class Indicator:
             cost = forecast.cost
             expected = Pieces(cost.batch_seconds[1], cost.validation_seconds)
         self.meter = Meter(clock, window, expected)
-        self._known: tuple[int, Float[np.ndarray, " futures"] | None] = (-1, None)
+        self._known: tuple[int, Outcomes | None] = (-1, None)
         self._fan: tuple[int, Fan | None] = (-1, None)
 
     def advance(self, steps: int = 1) -> None:
@@ -132,24 +123,17 @@ class Indicator:
 
     def estimate(self) -> Estimate:
         """What remains, as of now; simulated anew where there are new values."""
-        stops = self._stops()
-        most = float(max(self.max_steps, self.step))
-        outcomes = np.array([most]) if stops is None else stops
-        middle = float(np.median(outcomes))
-        interval: Range | None = None
-        at_maximum = None
-        if stops is not None:
-            low, high = np.quantile(outcomes, [0.025, 0.975], method="nearest")
-            interval = (float(low), float(high))
-            at_maximum = float((outcomes >= self.max_steps).mean())
+        outcomes = self._outcomes()
+        middle = float(max(self.max_steps, self.step)) if outcomes is None else outcomes.median
+        interval = None if outcomes is None else outcomes.interval
         pace, passed = self.meter.pace, self.meter.seconds
         work = {} if pace is None else self._work(pace, passed, middle, interval)
         return Estimate(
             step=self.step,
             steps=middle,
             steps_interval=interval,
-            mode=half_sample_mode(outcomes),
-            at_maximum=at_maximum,
+            mode=middle if outcomes is None else outcomes.mode,
+            at_maximum=None if outcomes is None else outcomes.at_limit,
             seconds_passed=passed,
             shares=self.meter.shares,
             **{name: work.get(name) for name in _WORK},
@@ -181,8 +165,8 @@ class Indicator:
     def fan(self) -> Fan | None:
         """The first curve that a rule looks at, and its trend up to the expected stop."""
         if self._watching and self._fan[0] != self._values:
-            stops = self._stops()
-            end = self.max_steps if stops is None else float(np.quantile(stops, 0.975))
+            outcomes = self._outcomes()
+            end = self.max_steps if outcomes is None else outcomes.interval[1]
             fan = self._watching[0].fan(self.step, float(end), self._seed)
             self._fan = (self._values, fan)
         return self._fan[1]
@@ -211,30 +195,20 @@ class Indicator:
         """How many there were: what is simulated holds until there are more."""
         return sum(watching.added for watching in self._watching)
 
-    @property
-    def _patient(self) -> bool:
-        """Whether any rule waits for something better."""
-        return any(not isinstance(w.watch.counter, TargetCounter) for w in self._watching)
-
-    def _stops(self) -> Float[np.ndarray, " futures"] | None:
+    def _outcomes(self) -> Outcomes | None:
         if any(w.met is not None and w.met < self.step for w in self._watching):
             return None  # training went on all the same
         if self.stopped:
-            return np.array([float(self.step)])
+            return Outcomes(np.array([float(self.step)]), self.max_steps)
         if self._known[0] != self._values:
             limit = self.max_steps
             found = (w.stops(self.step, limit, self._seed) for w in self._watching)
             told = [stops for stops in found if stops is not None]
-            stops = np.minimum(np.min(told, axis=0), limit) if told else None
-            if stops is not None and self._patient:
-                more = int((MAXIMUM_ODDS - 1) * np.count_nonzero(stops == limit))
-                stops = np.append(stops, np.full(more, float(limit)))
-            self._known = (self._values, stops)
-        stops = self._known[1]
-        if stops is None:
-            return None
-        rest = stops[stops > self.step]
-        return rest if len(rest) else np.array([self.step + 1.0])
+            patience = max((w.watch.counter.patience for w in self._watching), default=0)
+            outcomes = Outcomes.of(np.min(told, axis=0), limit, patience) if told else None
+            self._known = (self._values, outcomes)
+        known = self._known[1]
+        return None if known is None else known.after(self.step)
 
     def _work(
         self, pace: Pieces, passed: float, middle: float, interval: Range | None

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from ntkpredict.cost import Clock
 from ntkpredict.forecast import Forecast
-from ntkpredict.progress.cancel import Cancel
+from ntkpredict.progress.cancel import Agree, Cancel
 from ntkpredict.progress.extra import Evaluate, ExtraPoints
 from ntkpredict.progress.indicator import Indicator
 from ntkpredict.progress.optional import require
@@ -35,6 +36,7 @@ def track(
     title: str = "Training",
     serve: Serve = False,
     checkpoint: Callable[[], object] | None = None,
+    agree: Agree | None = None,
     tensorboard: str | Path | None = None,
     clock: Clock = time.monotonic,
     **options: Any,
@@ -70,6 +72,11 @@ def track(
         serve: a page on loopback that shows the same, live, and can cancel the run: at any free
             port, or at this one. Its address is told where the rest is shown, and is `url`.
         checkpoint: called when the run is cancelled on its page, before it stops.
+        agree: of the processes of a run that has several: whether a flag is set in any of them,
+            such as ``lambda flag: bool(process_allgather(flag).any())`` of
+            `jax.experimental.multihost_utils`. It is called after each step in all of them, so that
+            they stop after the same one, whoever is asked to. Without it such a run cannot be
+            cancelled: the processes that go on would wait for the one that stopped.
         tensorboard: a folder; what remains is also written there, as scalars for TensorBoard.
         clock: seconds since some moment.
         options: of `Indicator`: batch_size, every, schedule, validation_samples, price_per_hour,
@@ -104,7 +111,8 @@ def track(
         from ntkpredict.progress.scalars import Scalars
 
         views.append(Scalars(tensorboard))
-    cancel = Cancel(checkpoint)
+    cancel = Cancel(checkpoint, agree)
+    cancel.possible = agree is not None or not _several()
     page = open_page(serve, title, cancel)
     if page is not None:
         views.append(page)
@@ -120,3 +128,8 @@ def track(
         points=ExtraPoints(budget),
         clock=clock,
     )
+
+
+def _several() -> bool:
+    """Whether JAX trains in several processes; without starting it where nobody has."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1

@@ -70,6 +70,7 @@ class Tracker:
                 yield item
                 self._settle()
                 self._safely(lambda indicator: indicator.lap("training", 0.0))  # the turn's rest
+                self.cancel.settle()
                 if self.cancelled:
                     break
         finally:
@@ -78,6 +79,7 @@ class Tracker:
     def advance(self, steps: int = 1) -> None:
         """So many training steps have just been done."""
         self._safely(partial(self._advance, steps))
+        self.cancel.settle()
 
     def report(self, *, samples: int | None = None, **values: Any) -> None:
         """Values of metrics at this step.
@@ -168,7 +170,7 @@ class Tracker:
     def _settle(self) -> None:
         if self._pending:
             self._pending = False
-            self.advance()
+            self._safely(partial(self._advance, 1))
 
     def _advance(self, steps: int, indicator: Indicator) -> None:
         indicator.advance(steps)
