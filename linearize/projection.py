@@ -21,6 +21,15 @@ from jaxtyping import Array, Float
 from linearize.network import paths
 from linearize.types import Params
 
+_DRAWN = 2**16
+"""Coordinates of a tensor, at most, in a `CountSketch`."""
+
+_STANDING = 2**9
+"""Coordinates of a bucket, at most, in a `ScaledSketch`."""
+
+_Sums = tuple[Array | None, Array, Array]
+"""Which coordinates (all where None), the bucket of each, and its factor."""
+
 Project = Callable[[Params], Float[Array, "rows projected"]]
 
 
@@ -72,7 +81,8 @@ class CountSketch(Projection):
     """Signed sums over random buckets: the default, one addition per coordinate.
 
     Each coordinate falls into one of k buckets with a random sign.
-    var ⟨Sa, Sb⟩ ≤ (‖a‖²‖b‖² + ⟨a, b⟩²)/k.
+    var ⟨Sa, Sb⟩ ≤ (‖a‖²‖b‖² + ⟨a, b⟩²)/k. Of a tensor with more than 2¹⁶ coordinates so many are
+    drawn and scaled, which stays unbiased: adding all would take longer than differentiating.
 
     Source: Charikar, Chen and Farach-Colton 2002; Weinberger et al. 2009, arXiv:0902.2206.
 
@@ -91,16 +101,17 @@ class CountSketch(Projection):
         """`columns`."""
         return self.columns
 
-    def _state(self, path: str, size: int) -> tuple[Array, Array]:
+    def _state(self, path: str, size: int) -> _Sums:
         # NumPy: jax.random would compile two programs for each shape of tensor.
         random = np.random.default_rng((self.seed, _hash(path)))
-        buckets = random.integers(self.columns, size=size, dtype=np.int32)
-        signs = random.integers(2, size=size, dtype=np.int8)
-        return jnp.asarray(buckets), jnp.asarray(2 * signs - 1)
+        count = min(size, _DRAWN)
+        buckets = random.integers(self.columns, size=count, dtype=np.int32)
+        factors = (2.0 * random.integers(2, size=count, dtype=np.int8) - 1) * (size / count) ** 0.5
+        drawn = None if count == size else np.sort(random.choice(size, count, replace=False))
+        return _sums(drawn, buckets, factors)
 
-    def _project(self, state: tuple[Array, Array], rows: Array) -> Array:
-        buckets, signs = state
-        return jax.ops.segment_sum((rows * signs).T, buckets, num_segments=self.columns).T
+    def _project(self, state: _Sums, rows: Array) -> Array:
+        return _summed(state, rows, self.columns)
 
 
 @dataclass(frozen=True)
@@ -192,15 +203,16 @@ class ScaledSketch(Projection):
         if not (np.isfinite(flat).all() and (flat >= 0).all()):
             msg = "moments: got negative numbers, NaN or infinity; expected mean squared gradients"
             raise ValueError(msg)
-        buckets, scale = _buckets(flat, columns, bins, np.random.default_rng(seed))
-        self.columns = int(buckets.max(initial=0)) + 1
-        ends = np.cumsum([leaf.size for leaf in tensors.values()])[:-1]
-        self._states = {
-            path: (jnp.asarray(bucket), jnp.asarray(factor, jnp.float32))
-            for path, bucket, factor in zip(
-                tensors, np.split(buckets, ends), np.split(scale, ends), strict=True
-            )
-        }
+        buckets, factors, self._members = _buckets(flat, columns, bins, np.random.default_rng(seed))
+        self.columns = len(self._members)
+        self._sizes = {path: leaf.size for path, leaf in tensors.items()}
+        ends = np.cumsum(list(self._sizes.values()))[:-1]
+        self._states = {}
+        for path, bucket, factor in zip(
+            tensors, np.split(buckets, ends), np.split(factors, ends), strict=True
+        ):
+            (drawn,) = factor.nonzero()
+            self._states[path] = _sums(drawn, bucket[drawn], factor[drawn])
 
     def dimension(self, params: Params) -> int:  # noqa: ARG002
         """`columns`."""
@@ -209,46 +221,55 @@ class ScaledSketch(Projection):
     def point(self, params: Params) -> Float[Array, " projected"]:
         """Σ±θ/√n of each bucket: where weight decay pulls from."""
         sums = self.bind(params)(jax.tree.map(lambda leaf: leaf[None], params))[0]
-        counts = sum(
-            jax.ops.segment_sum(jnp.square(jnp.sign(factor)), bucket, self.columns)
-            for bucket, factor in self._states.values()
-        )
-        return sums / jnp.maximum(counts, 1)
+        return sums / self._members
 
-    def _state(self, path: str, size: int) -> tuple[Array, Array]:
-        state = self._states.get(path)
-        if state is None or state[0].size != size:
+    def _state(self, path: str, size: int) -> _Sums:
+        if self._sizes.get(path) != size:
             msg = f"params: no moments of {path!r} with {size} numbers; expected a tree like theirs"
             raise ValueError(msg)
-        return state
+        return self._states[path]
 
-    def _project(self, state: tuple[Array, Array], rows: Array) -> Array:
-        buckets, factors = state
-        return jax.ops.segment_sum((rows * factors).T, buckets, num_segments=self.columns).T
+    def _project(self, state: _Sums, rows: Array) -> Array:
+        return _summed(state, rows, self.columns)
+
+
+def _sums(drawn: np.ndarray | None, buckets: np.ndarray, factors: np.ndarray) -> _Sums:
+    index = None if drawn is None else jnp.asarray(drawn)
+    return index, jnp.asarray(buckets), jnp.asarray(factors, jnp.float32)
+
+
+def _summed(state: _Sums, rows: Array, columns: int) -> Array:
+    drawn, buckets, factors = state
+    if drawn is not None:
+        rows = rows[:, drawn]
+    return jax.ops.segment_sum((rows * factors).T, buckets, num_segments=columns).T
 
 
 def _buckets(
     moments: np.ndarray, columns: int, bins: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The bucket of each coordinate, and ±√n, or 0 where its moment is 0."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bucket and the factor of each coordinate, and how many each bucket stands for.
+
+    A factor is 0 where the moment is 0 or others of the bucket stand for the coordinate.
+    """
     buckets, factors = np.zeros(len(moments), np.int32), np.zeros(len(moments))
     order = np.argsort(moments)[::-1][: np.count_nonzero(moments)]
     moves = np.sqrt(moments[order])
     shares = moves.sum() * np.arange(1, bins) / bins
     edges = np.searchsorted(np.cumsum(moves), shares) + 1  # what completes a share belongs to it
-    first = 0
+    counts: list[np.ndarray] = []
     for members in np.split(order, edges):
         count = min(columns // bins, len(members))
         if not count:
             continue
-        dealt = np.arange(len(members)) % count
+        turn, dealt = np.divmod(np.arange(len(members)), count)
         sizes = np.bincount(dealt)
         shuffled = random.permutation(members)
-        signs = random.choice([-1.0, 1.0], len(members))
-        buckets[shuffled] = first + dealt
-        factors[shuffled] = signs * np.sqrt(sizes[dealt])
-        first += count
-    return buckets, factors
+        signs = random.choice([-1.0, 1.0], len(members)) * (turn < _STANDING)
+        buckets[shuffled] = sum(map(len, counts)) + dealt
+        factors[shuffled] = (signs * sizes[dealt]) / np.sqrt(np.minimum(sizes, _STANDING))[dealt]
+        counts.append(sizes)
+    return buckets, factors, np.concatenate(counts or [np.ones(1)])
 
 
 @partial(jax.jit, static_argnames=("columns", "block"))

@@ -54,6 +54,20 @@ class Residual(nn.Module):
         return self.head(self.features(x))
 
 
+class Depthwise(nn.Module):
+    """A convolution of each channel by itself, a dense head."""
+
+    def setup(self) -> None:
+        self.body = nn.Conv(4, (3, 3), feature_group_count=2)
+        self.head = nn.Dense(OUTPUTS)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        return nn.relu(self.body(x)).mean((1, 2))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.features(x))
+
+
 class Transformer(nnx.Module):
     """One block of attention over tokens, written out: the framework's softmax is float32."""
 

@@ -23,6 +23,8 @@ from ntkpredict.validity import Signals, Validity
 from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent, stability
 
 SAMPLES, SEEDS = 512, 4
+MOVES = 4 * 64 * 6
+"""Forward passes for how features move: two, one backward and one of forward differentiation."""
 
 REPLAY = Replay()
 
@@ -79,7 +81,7 @@ class Forecasting:
         self._seconds = time.perf_counter() - start
         rows = self.problem.train.model.jacobian.shape[1]
         samples = self.problem.samples + self.problem.validation.model.samples
-        self._forward_passes = samples * (1.0 + 2 * rows)
+        self._forward_passes = samples * (1.0 + 2 * rows) + (mode == "head_exact") * MOVES
 
     def growing(self) -> Problem:
         """The same with a kernel that grows, bounded by what is stable."""

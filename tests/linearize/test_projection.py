@@ -162,6 +162,18 @@ def test_variance_is_within_the_bound(unbiased_kind: str) -> None:
         assert ratio.mean() >= 0.5
 
 
+def test_of_a_large_tensor_some_coordinates_stand_for_all() -> None:
+    """Inner products are as good as those of all would be, if they are spread out."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(4, 200_000)).astype(np.float32)
+    rows[1:] += rows[0]
+    sketched = CountSketch().bind({"w": jnp.zeros(200_000)})({"w": jnp.asarray(rows)})
+    exact = rows.astype(float) @ rows.T.astype(float)
+    lengths = np.sqrt(np.diag(exact))
+    error = (np.asarray(sketched @ sketched.T) - exact) / np.outer(lengths, lengths)
+    assert np.abs(error).max() < 5 * np.sqrt(2 / 2048)
+
+
 def test_other_seeds_and_other_names_draw_anew(random_kind: str) -> None:
     twins = {"a": jnp.ones((1, 200)), "b": -jnp.ones((1, 200))}
     projection = KINDS[random_kind](0)
@@ -276,6 +288,24 @@ def test_weight_decay_of_the_point_moves_the_outputs_as_that_of_the_parameters()
     error = np.std(found, axis=0, ddof=1) / len(found) ** 0.5
     assert (np.abs(np.mean(found, axis=0) - expected) < 3.5 * error).all()
     assert (error < 0.05 * np.abs(expected)).all()
+
+
+def test_of_a_large_bucket_some_coordinates_stand_for_all() -> None:
+    """E over signs and draws: J Sᵀ point = J θ all the same, and no move is larger."""
+    random = np.random.default_rng(0)
+    size = 40_000
+    like = {"w": jnp.ones(size)}
+    theta = {"w": jnp.asarray(random.normal(size=size), jnp.float32)}
+    rows = {"w": jnp.asarray(random.normal(size=(1, size)) + theta["w"], jnp.float32)}
+    found = []
+    for seed in range(60):
+        sketch = ScaledSketch(like, 16, bins=4, seed=seed)
+        found.append((sketch.bind(theta)(rows) @ sketch.point(theta)).item())
+    entries = np.asarray(sketch.bind(theta)({"w": jnp.ones((1, size))}))
+    assert np.abs(entries).max() < 5 * size / 16  # signed sums of 512 that stand for 2,500
+    expected = float(rows["w"][0] @ theta["w"])
+    assert np.mean(found) == pytest.approx(expected, abs=3.5 * np.std(found) / 60**0.5)
+    assert np.std(found) < 0.5 * expected
 
 
 def test_coordinates_without_a_gradient_are_left_out() -> None:

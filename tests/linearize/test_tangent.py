@@ -99,6 +99,20 @@ def test_head_exact_features_are_the_explicit_jacobian_of_the_body(name: str) ->
     assert model.exact
 
 
+def test_grouped_convolutions_are_differentiated_row_by_row_to_the_same() -> None:
+    case = networks.linen(networks.Depthwise())
+    network, x = case.network, case.inputs
+    model = linearize(network, x, Identity(), checked=True)
+    body = explicit_jacobian(
+        lambda body: case.hidden(merge(body, network.params), x), network.body(network.params)
+    )
+    assert_same(model.jacobian, body, 1e-5)
+    assert_same(model.features_initial, case.hidden(network.params, x), 1e-5)
+    linear = linearize(network, x, Identity(), mode="linear", checked=True)
+    whole = explicit_jacobian(lambda params: network.apply(params, x), network.params)
+    assert_same(linear.jacobian, whole, 1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 4])  # fewer and more than the outputs
 def test_head_exact_features_along_given_directions(name: str, count: int) -> None:
     case = networks.double(name)
