@@ -214,7 +214,8 @@ class Simulation:
 
     def _movements(self, still: HeadExactTangent, targets: Array) -> Float[Array, "moves features"]:
         """Of the features of some samples, at some times of the head's training."""
-        some, inputs = slice(_MOVED), take(self._split, slice(_MOVED))[0]
+        some = slice(min(_MOVED, len(self._split[1])))
+        inputs = take(self._split, some)[0]
         features, size = still.features_initial[some], self._plan.batch_size
         signs = is_coordinate_wise(self._plan.optimizer)
         moves = []
