@@ -55,6 +55,9 @@ _ADDED = ("bias", "beta", "b")
 _MOMENT_BATCHES = 8
 """Whose gradients tell how large each coordinate's are."""
 
+_KEPT = 0.9995
+"""Of what the head reads, by the directions. Fewer leave Adam slower than it is."""
+
 _MOVES, _MOVED = 4, 64
 """Steps of the body, and samples, that tell how features move."""
 
@@ -202,15 +205,15 @@ class Simulation:
     def _directions(self, still: Examples) -> Array:
         """The directions of feature space that the head will read, from training it alone."""
         pilot = self._training(still, self._seeds[:2])
-        centred = self._plan.objective.relative
+        others, centred = self._outputs - 1, self._plan.objective.relative
         if len(self._plans) == 1:
             self._path = head_path(pilot, self.grid)
-            return head_directions(self._path, centred=centred)
+            return head_directions(self._path, max(8, 3 * others), kept=_KEPT, centred=centred)
         paths = self._paths(pilot)
         moved = jnp.abs(paths[:, :, -1] - paths[:, :, 0]).sum((1, 2, 3))
         self._path = paths[jnp.argsort(moved)[len(paths) // 2]]  # a head that moves as most do
         every = paths.reshape(-1, *paths.shape[2:])
-        return head_directions(every, centred=centred)
+        return head_directions(every, max(1, 2 * others), kept=_KEPT, centred=centred)
 
     def _movements(self, still: HeadExactTangent, targets: Array) -> Float[Array, "moves features"]:
         """Of the features of some samples, at some times of the head's training."""

@@ -9,9 +9,6 @@ from sde.problem import Problem
 from sde.rollout import Grid
 from sde.training import observe
 
-KEPT = 0.9995
-"""Of what the head reads. About 2(C − 1) directions do; fewer leave Adam slower than it is."""
-
 
 def head_path(pilot: Problem, grid: Grid) -> Float[Array, "seeds grid features outputs"]:
     """W(t), the head's kernel, along the training of a pilot model.
@@ -31,8 +28,9 @@ def head_kernel(_: Problem, params: Params) -> Float[Array, "features outputs"]:
 
 def head_directions(
     path: Float[Array, "seeds grid features outputs"],
-    count: int | None = None,
+    most: int,
     *,
+    kept: float = 1.0,
     centred: bool = False,
 ) -> Float[Array, "features directions"]:
     """The principal directions of W(t), each W(t) counting alike.
@@ -43,8 +41,8 @@ def head_directions(
 
     Args:
         path: from `head_path`.
-        count: q; fewer are returned where feature space has fewer. By default as many as keep
-            `KEPT` of the squared norm of W(t) in the mean.
+        most: q; fewer are returned where feature space has fewer.
+        kept: of the squared norm of W(t) in the mean; fewer are returned where they keep that.
         centred: leave out what all outputs have in common, see `Objective.relative`.
 
     Returns:
@@ -57,7 +55,5 @@ def head_directions(
     alike = path / jnp.where(norms > 0, norms, 1)
     stacked = jnp.moveaxis(alike, 2, 0).reshape(path.shape[2], -1)
     left, sizes, _ = jnp.linalg.svd(stacked, full_matrices=False)
-    if count is None:
-        kept = np.cumsum(np.square(sizes, dtype=float))
-        count = 1 + int((kept < KEPT * kept[-1]).sum())
-    return left[:, :count]
+    held = np.cumsum(np.square(sizes, dtype=float))
+    return left[:, : min(most, 1 + int((held < kept * held[-1]).sum()))]

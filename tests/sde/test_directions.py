@@ -23,7 +23,6 @@ from sde import (
     log_grid,
     minibatch_order,
 )
-from sde.directions import KEPT
 from tests import networks
 
 SAMPLES, STEPS, WIDTH = 32, 60, 16
@@ -123,13 +122,13 @@ def test_directions_are_the_principal_ones_of_the_kernel_along_the_path() -> Non
     assert kept == pytest.approx(np.linalg.eigvalsh(moments)[-4:].sum(), rel=1e-4)
 
 
-def test_by_default_nearly_all_of_the_path_is_kept() -> None:
+def test_no_more_directions_than_keep_a_share_of_the_path() -> None:
     kernels = head_path(problem(still()), GRID)
     kernels /= jnp.linalg.norm(kernels, axis=(2, 3), keepdims=True)
-    chosen = head_directions(kernels)
+    chosen = head_directions(kernels, WIDTH, kept=0.99)
     fewer = chosen[:, :-1]
     lost = [float(1 - jnp.square(d.T @ kernels).sum((2, 3)).mean()) for d in (chosen, fewer)]
-    assert lost[0] <= 1 - KEPT < lost[1]
+    assert lost[0] <= 0.01 < lost[1]
 
 
 def test_a_small_fresh_head_counts_as_much_as_what_it_becomes() -> None:
