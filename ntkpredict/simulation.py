@@ -221,15 +221,15 @@ class Simulation:
         inputs = take(self._split, some)[0]
         features, size = still.features_initial[some], self._plan.batch_size
         signs = is_coordinate_wise(self._plan.optimizer)
-        moves = []
+        cotangents = []
         for time in np.linspace(0, self._path.shape[1] - 1, _MOVES).astype(int):
             kernel = self._path[0, time]
             residuals = self._residuals(features @ kernel + still.bias_initial, targets[some])
-            cotangents = residuals @ kernel.T
-            moves.append(
-                feature_movement(self._network, inputs, cotangents, batch=size, signs=signs)
-            )
-        return jnp.concatenate(moves)
+            cotangents.append(residuals @ kernel.T)
+        moves = feature_movement(
+            self._network, inputs, jnp.stack(cotangents), batch=size, signs=signs
+        )
+        return moves.reshape(-1, moves.shape[2])
 
     def _paths(self, pilot: Problem) -> Float[Array, "plans seeds grid features outputs"]:
         """The head's way with each optimizer, at this plan's own batch size."""

@@ -34,12 +34,14 @@ def test_features_move_as_one_step_of_the_body_has_it(batch: int, signs: bool) -
     network, x = networks.perceptron(samples=SAMPLES, width=WIDTH)
     gradient = jnp.einsum("nd,ndk->k", COTANGENTS, jacobian())
     moved = jacobian() @ -(jnp.sign(gradient) if signs else gradient)
-    got = feature_movement(network, x, COTANGENTS, batch=batch, signs=signs)
-    np.testing.assert_allclose(got, moved / jnp.linalg.norm(moved), atol=1e-5)
+    steps = jnp.stack([-COTANGENTS, COTANGENTS])
+    back, forth = feature_movement(network, x, steps, batch=batch, signs=signs)
+    np.testing.assert_allclose(forth, moved / jnp.linalg.norm(moved), atol=1e-5)
+    np.testing.assert_array_equal(back, -forth)
 
 
 @pytest.mark.parametrize("cotangent", [0.0, np.nan])
 def test_nothing_moves_where_there_is_no_gradient(cotangent: float) -> None:
     network, x = networks.perceptron(samples=SAMPLES, width=WIDTH)
-    got = feature_movement(network, x, jnp.full((SAMPLES, WIDTH), cotangent), batch=4)
+    got = feature_movement(network, x, jnp.full((1, SAMPLES, WIDTH), cotangent), batch=4)
     np.testing.assert_array_equal(got, 0)
