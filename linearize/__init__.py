@@ -5,7 +5,7 @@ from linearize.guards import check
 from linearize.kernel import Kernel, empirical_ntk, exact_ntk, kernel_trace, spectrum
 from linearize.moments import gradient_moments
 from linearize.movement import feature_movement
-from linearize.network import Head, Network
+from linearize.network import Head, Network, pullback
 from linearize.projection import Achlioptas, CountSketch, Identity, Projection, ScaledSketch
 from linearize.tangent import (
     HeadExactTangent,
@@ -36,5 +36,6 @@ __all__ = [
     "gradient_moments",
     "kernel_trace",
     "linearize",
+    "pullback",
     "spectrum",
 ]

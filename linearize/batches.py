@@ -28,6 +28,12 @@ def batches(samples: Inputs, size: int) -> Iterator[tuple[Inputs, slice]]:
         yield jax.tree.map(lambda leaf, index=index: leaf[index], samples), place
 
 
+def weighted_batches(samples: Inputs, weights: Array, size: int) -> Iterator[tuple[Inputs, Array]]:
+    """(batch, its weights) for all samples; those of samples that are repeated are 0."""
+    for (batch, part), place in batches((samples, weights), size):
+        yield batch, part.at[place.stop - place.start :].set(0)
+
+
 def map_batches(function: Callable[[Inputs], Array], samples: Inputs, size: int) -> Array:
     """A function of a batch, applied to all samples; results lie along the leading axis."""
     parts = [function(batch)[: place.stop - place.start] for batch, place in batches(samples, size)]

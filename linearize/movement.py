@@ -4,11 +4,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from linearize.batches import batches, map_batches
-from linearize.network import Network, merge
-from linearize.types import Inputs, Params
+from linearize.batches import map_batches, weighted_batches
+from linearize.network import Network
+from linearize.types import Inputs
 
 
 def feature_movement(
@@ -32,27 +33,18 @@ def feature_movement(
         Movements, of size 1 in each step, or 0 where nothing moves. A step costs two forward
         passes, one backward pass and one of forward differentiation per sample.
     """
-    basis, body = jnp.eye(cotangents.shape[2]), network.body(network.params)
-
-    def read(body: Params, inputs: Inputs) -> Array:
-        return network.features(merge(body, network.params), inputs, basis)
-
-    @jax.jit
-    def pull(body: Params, inputs: Inputs, cotangents: Array) -> Params:
-        return jax.vjp(lambda values: read(values, inputs), body)[1](cotangents)[0]
-
-    @jax.jit
-    def push(body: Params, step: Params, inputs: Inputs) -> Array:
-        return jax.jvp(lambda values: read(values, inputs), (body,), (step,))[1]
+    body = network.body(network.params)
 
     def move(cotangents: Array) -> Array:
         parts = [
-            pull(body, inputs, weights.at[place.stop - place.start :].set(0))  # no repetitions
-            for (inputs, weights), place in batches((samples, cotangents), batch)
+            network.features_pullback(body, inputs, weights)
+            for inputs, weights in weighted_batches(samples, cotangents, batch)
         ]
-        gradient = jax.tree.map(lambda *leaves: sum(leaves), *parts)
-        step = jax.tree.map(lambda leaf: -jnp.sign(leaf) if signs else -leaf, gradient)
-        moved = map_batches(partial(push, body, step), samples, batch)
+        # NumPy: jax.numpy would compile programs for each shape of tensor.
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0), *parts)
+            step = jax.tree.map(lambda leaf: -np.sign(leaf) if signs else -leaf, gradient)
+        moved = map_batches(partial(network.features_pushforward, body, step), samples, batch)
         size = jnp.linalg.norm(moved)
         return jnp.where((size > 0) & jnp.isfinite(size), moved / size, 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from linearize.types import Apply, Inputs, Outputs, Params
+
+Pullback = Callable[[Params, Inputs, Array], Params]
+"""(params, inputs, cotangents) -> the gradient of Σ ⟨values, cotangents⟩ by the parameters."""
 
 Trainable = str | Sequence[str] | Callable[[str], bool] | Params | None
 
@@ -79,6 +83,31 @@ class Network:
 
         out = jax.vmap(block)(stacked)  # (blocks, samples, outputs)
         return out.swapaxes(0, 1).reshape(out.shape[1], -1)[:, :count]
+
+    def features_by_body(
+        self, directions: Float[Array, "features directions"]
+    ) -> Callable[[Params, Inputs], Float[Array, "samples directions"]]:
+        """`features` as a function of the body's parameters alone."""
+        return lambda body, inputs: self.features(merge(body, self.params), inputs, directions)
+
+    @cached_property
+    def features_pullback(self) -> Pullback:
+        """`pullback` of all features by the body's parameters, compiled once a network."""
+        return pullback(self._all_features)
+
+    @cached_property
+    def features_pushforward(self) -> Callable[[Params, Params, Inputs], Array]:
+        """(body, step of the body, inputs) -> what the step does to all features, first order."""
+
+        def push(body: Params, step: Params, inputs: Inputs) -> Array:
+            features = partial(self._all_features, inputs=inputs)
+            return jax.jvp(features, (body,), (step,))[1]
+
+        return jax.jit(push)
+
+    def _all_features(self, body: Params, inputs: Inputs) -> Float[Array, "samples features"]:
+        count = self.head_kernel(self.params).shape[0]
+        return self.features_by_body(jnp.eye(count))(body, inputs)
 
     def head_kernel(self, params: Params) -> Float[Array, "features outputs"]:
         """W, the head's kernel."""
@@ -178,6 +207,15 @@ class Network:
         from linearize.adapters.nnx import from_nnx
 
         return from_nnx(model, head=head, trainable=trainable, name=name)
+
+
+def pullback(function: Callable[[Params, Inputs], Array]) -> Pullback:
+    """Of a function of parameters and inputs, compiled."""
+
+    def pull(params: Params, inputs: Inputs, cotangents: Array) -> Params:
+        return jax.vjp(lambda p: function(p, inputs), params)[1](cotangents)[0]
+
+    return jax.jit(pull)
 
 
 def paths(params: Params) -> dict[str, Any]:

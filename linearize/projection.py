@@ -82,7 +82,8 @@ class CountSketch(Projection):
 
     Each coordinate falls into one of k buckets with a random sign.
     var ⟨Sa, Sb⟩ ≤ (‖a‖²‖b‖² + ⟨a, b⟩²)/k. Of a tensor with more than 2¹⁶ coordinates so many are
-    drawn and scaled, which stays unbiased: adding all would take longer than differentiating.
+    drawn and scaled, which stays unbiased: adding all of a large network takes as long as
+    differentiating it.
 
     Source: Charikar, Chen and Farach-Colton 2002; Weinberger et al. 2009, arXiv:0902.2206.
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from linearize.batches import map_batches
 from linearize.guards import check
 from linearize.jacobian import Jacobian, projected_jacobian
-from linearize.network import Network, merge
+from linearize.network import Network
 from linearize.projection import CountSketch, Identity, Projection
 from linearize.types import Inputs, Outputs, Params, Progress
 
@@ -233,8 +233,6 @@ Directions = (
     Float[Array | np.ndarray, "features directions"]
     | Callable[[HeadExactTangent], Float[Array, "features directions"]]
 )
-
-
 Movements = (
     Float[Array | np.ndarray, "moves features"]
     | Callable[[HeadExactTangent], Float[Array, "moves features"]]
@@ -250,7 +248,7 @@ def linearize(
     mode: Mode | None = None,
     directions: Directions | None = None,
     movements: Movements | None = None,
-    memory_bytes: int = 2**28,
+    memory_bytes: int = 2**29,
     checked: bool = False,
     progress: Progress | None = None,
 ) -> HeadExactTangent | LinearTangent:
@@ -371,11 +369,7 @@ def _moving_body(
     projection: Projection,
 ) -> HeadExactTangent:
     body = network.body(network.params)
-
-    def read(values: Params, inputs: Inputs) -> Array:
-        return network.features(merge(values, network.params), inputs, directions)
-
-    at = differentiate(read, body, projection=projection)
+    at = differentiate(network.features_by_body(directions), body, projection=projection)
     return replace(
         still,
         jacobian=at.rows,

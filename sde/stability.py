@@ -23,6 +23,9 @@ from sde.training import train_all
 
 _MOST_ITERATIONS = 60
 
+_PATH_BATCH = 32
+"""Samples a step on the way whose sharpness is looked at, so slow that noise does not move it."""
+
 
 @dataclass(frozen=True)
 class Stability:
@@ -71,28 +74,42 @@ def stability(problem: Problem, steps: int) -> Stability | None:
 
 
 def stabilities(
-    problem: Problem, descents: Sequence[GradientDescent], steps: int
+    problem: Problem,
+    descents: Sequence[GradientDescent],
+    steps: int,
+    batch_sizes: Sequence[int] | None = None,
 ) -> list[Stability | None]:
-    """`stability` for other optimizers than the problem's own, which is passed over."""
+    """`stability` for other optimizers than the problem's own, which is passed over.
+
+    Args:
+        problem: the problem.
+        descents: the optimizers.
+        steps: of training.
+        batch_sizes: of each; by default the problem's.
+    """
     start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
-    ((at_start, trace),) = _shape(problem, start)
-    if not at_start:
+    (at_start,) = _shape(problem, start)
+    if not at_start[0]:
         return [None] * len(descents)
-    shapes = [[(at_start, trace)] for _ in descents]
+    shapes = [[at_start] for _ in descents]
     if not (
         isinstance(problem.train.model, LinearTangent)
         and isinstance(problem.objective, SquaredError)
     ):
-        path = _path(problem, [_slowed(descent, at_start) for descent in descents], steps)
+        slowed = [_slowed(descent, at_start[0]) for descent in descents]
+        keys = [tuple(np.asarray(value).tobytes() for value in each) for each in slowed]
+        ways = dict(zip(keys, slowed, strict=True))
+        path = _path(problem, list(ways.values()), steps)
         flat = jax.tree.map(lambda leaf: jnp.concatenate(list(leaf)), path)
         along = _shape(problem, flat)
-        count = len(along) // len(descents)
-        for i, points in enumerate(shapes):
-            mine = along[i * count : (i + 1) * count]
-            points += [point for point in mine if np.isfinite(point).all()]
+        count = len(along) // len(ways)
+        found = {key: along[i * count : (i + 1) * count] for i, key in enumerate(ways)}
+        for key, points in zip(keys, shapes, strict=True):
+            points += [point for point in found[key] if np.isfinite(point).all()]
+    sizes = batch_sizes or [problem.batch_size] * len(descents)
     return [
-        _stability(problem, descent, points)
-        for descent, points in zip(descents, shapes, strict=True)
+        _stability(replace(problem, batch_size=size), descent, points)
+        for size, descent, points in zip(sizes, descents, shapes, strict=True)
     ]
 
 
@@ -217,7 +234,8 @@ def _slowed(descent: GradientDescent, at_start: float) -> GradientDescent:
 
 def _path(problem: Problem, descents: Sequence[GradientDescent], steps: int) -> Params:
     """The parameters at three points of the training with each optimizer, (plans, points, ...)."""
-    traced = replace(problem, seeds=problem.seeds[:1], validation=None)
+    size = min(_PATH_BATCH, problem.samples)
+    traced = replace(problem, batch_size=size, seeds=problem.seeds[:1], validation=None)
     grid = np.unique([max(steps // 30, 1), max(steps // 5, 1), steps])
 
     @jax.jit

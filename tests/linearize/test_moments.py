@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from linearize import gradient_moments
+from linearize import gradient_moments, pullback
 from tests import networks
 
 SAMPLES = 12
@@ -29,7 +29,7 @@ def explicit(batches: list[np.ndarray]) -> np.ndarray:
 
 def moments(batch: int) -> Any:
     network, x = networks.perceptron(samples=SAMPLES)
-    return gradient_moments(network.apply, network.params, x, COTANGENTS, batch=batch)
+    return gradient_moments(pullback(network.apply), network.params, x, COTANGENTS, batch=batch)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 8, 12, 40])
@@ -52,7 +52,7 @@ def test_a_parameter_that_nothing_depends_on_has_none() -> None:
     network, x = networks.perceptron(samples=SAMPLES)
     params = {**network.params, "unused": jnp.ones(2), "frozen": None}
     found = gradient_moments(
-        lambda p, inputs: network.function({k: p[k] for k in ("body", "head")}, inputs),
+        pullback(lambda p, inputs: network.function({k: p[k] for k in ("body", "head")}, inputs)),
         params,
         x,
         COTANGENTS,
@@ -69,6 +69,6 @@ def test_inputs_may_be_a_tree() -> None:
         network, function=lambda p, i: network.function(p, jnp.concatenate([i["a"], i["b"]], 1))
     )
     inputs = {"a": x[:, :2], "b": x[:, 2:]}
-    got = gradient_moments(split.apply, split.params, inputs, COTANGENTS, batch=5)
+    got = gradient_moments(pullback(split.apply), split.params, inputs, COTANGENTS, batch=5)
     expected = ravel_pytree(moments(5))[0]
     np.testing.assert_allclose(ravel_pytree(got)[0], expected, rtol=1e-4, atol=1e-6)

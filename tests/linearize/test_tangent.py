@@ -342,22 +342,6 @@ def test_movements_of_nothing_leave_the_directions(moves: np.ndarray) -> None:
     np.testing.assert_array_equal(model.lift, model.directions)
 
 
-def test_movements_may_be_found_after_the_directions() -> None:
-    asked = []
-    network, x = networks.perceptron()
-
-    def directions(still: HeadExactTangent) -> jax.Array:
-        asked.append("directions")
-        return jnp.eye(8)[:, :2]
-
-    def movements(still: HeadExactTangent) -> jax.Array:
-        asked.append("movements")
-        return still.features_initial
-
-    linearize(network, x, SKETCH, directions=directions, movements=movements, checked=True)
-    assert asked == ["directions", "movements"]
-
-
 def test_movements_of_another_feature_space_are_refused() -> None:
     network, x = networks.perceptron()
     with pytest.raises(ValueError, match=r"movements: got shape \(5, 3\); expected \(moves, 8\)"):
@@ -388,7 +372,7 @@ def test_the_projection_may_be_found_from_the_head_alone(mode: Any) -> None:
         np.testing.assert_array_equal(still.kernel_initial, network.params["head"]["kernel"])
 
 
-def test_the_projection_is_found_after_the_directions() -> None:
+def test_movements_and_then_the_projection_are_found_after_the_directions() -> None:
     asked = []
     network, x = networks.perceptron()
 
@@ -396,12 +380,18 @@ def test_the_projection_is_found_after_the_directions() -> None:
         asked.append("directions")
         return jnp.eye(8)[:, :2]
 
+    def movements(still: HeadExactTangent) -> jax.Array:
+        asked.append("movements")
+        return still.features_initial
+
     def projection(still: HeadExactTangent | None) -> Identity:
         asked.append("projection")
         return Identity()
 
-    model = linearize(network, x, projection, directions=directions, checked=True)
-    assert asked == ["directions", "projection"]
+    model = linearize(
+        network, x, projection, directions=directions, movements=movements, checked=True
+    )
+    assert asked == ["directions", "movements", "projection"]
     assert model.exact
 
 
@@ -410,7 +400,7 @@ def test_where_weights_lie_in_a_scaled_sketch_is_their_point() -> None:
     body = network.body(network.params)
     sketch = ScaledSketch(jax.tree.map(jnp.square, body), 16, bins=4)
     model = linearize(network, x, sketch, checked=True)
-    np.testing.assert_allclose(model.body_initial, sketch.point(body), rtol=1e-5)
+    np.testing.assert_array_equal(model.body_initial, jax.jit(sketch.point)(body))
     assert model.jacobian.shape[2] == sketch.columns
     assert not model.exact
 

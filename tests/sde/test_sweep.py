@@ -114,11 +114,12 @@ def test_observed_rates_are_observed_problems() -> None:
 
 def test_stabilities_are_each_stability() -> None:
     given = problem(growing=False)
-    optimizers = [optax.sgd(0.3, momentum=0.9), optax.sgd(1e6)]
+    optimizers = [optax.sgd(0.3, momentum=0.9), optax.sgd(1e6), optax.sgd(1e6)]
     descents = [as_gradient_descent(optimizer, STEPS) for optimizer in optimizers]
-    found = stabilities(given, [descent for descent in descents if descent], STEPS)
-    for optimizer, got in zip(optimizers, found, strict=True):
-        alone = stability(replace(given, optimizer=optimizer), STEPS)
+    sizes = [given.batch_size, given.batch_size, given.samples]
+    found = stabilities(given, [descent for descent in descents if descent], STEPS, sizes)
+    for optimizer, size, got in zip(optimizers, sizes, found, strict=True):
+        alone = stability(replace(given, optimizer=optimizer, batch_size=size), STEPS)
         assert alone is not None
         assert got is not None
         np.testing.assert_allclose(
