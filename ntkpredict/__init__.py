@@ -11,7 +11,7 @@ from ntkpredict.forecast import Forecast
 from ntkpredict.history import History, Record
 from ntkpredict.imports import import_runs
 from ntkpredict.machine import Machine
-from ntkpredict.plan import Plan
+from ntkpredict.plan import Plan, Scaled
 from ntkpredict.predict import predict
 from ntkpredict.progress import Estimate, Tracker, track
 from ntkpredict.ranking import Ranking
@@ -56,6 +56,7 @@ __all__ = [
     "Ranking",
     "Record",
     "Run",
+    "Scaled",
     "SquaredError",
     "StoppingRule",
     "TargetAccuracy",

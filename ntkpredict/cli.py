@@ -235,7 +235,7 @@ def _illustrate(result: Any, command: Reported) -> None:
 
 def _check_report(command: Reported) -> None:
     """Before anything is computed."""
-    from ntkpredict.progress.optional import require
+    from ntkpredict.optional import require
     from ntkpredict.report.figure import EXTRA
 
     check_writable("report", command.report)

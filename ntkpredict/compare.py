@@ -47,7 +47,7 @@ def compare(
     """Forecast many plans at once, and tell which is best.
 
     Plans of one kind of optimizer (gradient descent and its kin, or Adam and its) share their
-    features; those of one batch size and direction (see `Plan`) train side by side. A single plan
+    features; those of one batch size and direction (see `Scaled`) train side by side. A single plan
     gets what `predict` with ``solver="replay"`` says; what comes after training has stopped is not
     simulated. Several plans share the directions that their heads read, where `predict` looks at
     those of its plan alone.

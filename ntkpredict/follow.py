@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,8 +48,7 @@ class Follower:
         """
         if isinstance(solver, Replay):
             sweep = PlanSweep(self.simulation, self.samples, self.until)
-            alone = replace(self.plan, direction=None)  # its optimizer as it is, whatever it is
-            members, limit = [(alone, self.stable)], self.plan.max_steps
+            members, limit = [(self.plan, self.stable)], self.plan.max_steps
             (found,) = sweep.side_by_side(self.problem, members, limit, self._horizon, progress)
             return found
         curves = self.simulation.solve(solver, self.problem, progress)

@@ -23,20 +23,41 @@ LOSSES: dict[str, Objective] = {
 }
 
 
+class Scaled(optax.GradientTransformation):
+    """A learning rate and the direction it multiplies, known apart: updates are −η_t · direction.
+
+    Plans whose optimizers share a direction are simulated side by side.
+
+    Attributes:
+        direction: the same object in plans that share it.
+        learning_rate: η, a number or a schedule.
+    """
+
+    direction: optax.GradientTransformation
+    learning_rate: optax.ScalarOrSchedule
+
+    def __new__(
+        cls, direction: optax.GradientTransformation, learning_rate: optax.ScalarOrSchedule
+    ) -> Scaled:
+        """An optimizer like any other."""
+        whole = optax.chain(direction, optax.scale_by_learning_rate(learning_rate))
+        self = super().__new__(cls, whole.init, whole.update)
+        self.direction, self.learning_rate = direction, learning_rate
+        return self
+
+
 @dataclass(frozen=True)
 class Plan:
     """Optimizer, batch size, budget and loss.
 
     Attributes:
-        optimizer: any `optax.GradientTransformation`; its learning rate may be a schedule.
+        optimizer: any `optax.GradientTransformation`; its learning rate may be a schedule. `Scaled`
+            ones train side by side in `compare`.
         batch_size: samples per step; an incomplete last batch of an epoch is dropped.
         max_steps: the budget; training never goes on beyond it.
         loss: ``"cross_entropy"``, ``"squared_error"`` or an `Objective`.
         seed: of the order of the minibatches.
         name: what messages and records call the optimizer.
-        learning_rate: η, where it is known apart from the rest of the optimizer.
-        direction: what it multiplies: updates are −η_t times those of `direction`. Plans that share
-            it are simulated side by side.
     """
 
     optimizer: optax.GradientTransformation
@@ -45,8 +66,6 @@ class Plan:
     loss: str | Objective = "cross_entropy"
     seed: int = 0
     name: str = field(default="custom optimizer", compare=False)
-    learning_rate: optax.ScalarOrSchedule | None = field(default=None, compare=False)
-    direction: optax.GradientTransformation | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_whole("batch_size", self.batch_size, 1)
@@ -66,16 +85,21 @@ class Plan:
         """One line for messages and records."""
         return f"{self.name}, batch size {self.batch_size}"
 
+    @property
+    def learning_rate(self) -> optax.ScalarOrSchedule | None:
+        """η, where it is known apart from the rest of the optimizer."""
+        return self.optimizer.learning_rate if isinstance(self.optimizer, Scaled) else None
+
     def factors(self) -> tuple[optax.GradientTransformation, Float[np.ndarray, " steps"]]:
         """The direction and the learning rate at each step: the optimizer moves by their product.
 
         Where they are not known apart, the optimizer itself and a rate of −1.
         """
-        if self.direction is None or self.learning_rate is None:
+        if not isinstance(self.optimizer, Scaled):
             return self.optimizer, -np.ones(self.max_steps)
-        rate = self.learning_rate
+        rate = self.optimizer.learning_rate
         rates = rate(jnp.arange(self.max_steps)) if callable(rate) else rate
-        return self.direction, np.broadcast_to(np.asarray(rates, float), self.max_steps)
+        return self.optimizer.direction, np.broadcast_to(np.asarray(rates, float), self.max_steps)
 
     @staticmethod
     def grid(
@@ -141,9 +165,8 @@ class Plan:
             msg = f"momentum: got {momentum}; expected 0 <= momentum < 1"
             raise ValueError(msg)
         name = f"sgd, lr {lr:g}, momentum {momentum:g}{', nesterov' * nesterov}"
-        return _factored(
-            _velocity(momentum, nesterov, weight_decay),
-            _schedule(lr, schedule, max_steps),
+        return Plan(
+            Scaled(_velocity(momentum, nesterov, weight_decay), _schedule(lr, schedule, max_steps)),
             batch_size,
             max_steps,
             loss,
@@ -177,28 +200,14 @@ class Plan:
             ValueError: an argument outside of its range.
         """
         _check_rate(lr, weight_decay)
-        return _factored(
-            _adam(weight_decay),
-            _schedule(lr, schedule, max_steps),
+        return Plan(
+            Scaled(_adam(weight_decay), _schedule(lr, schedule, max_steps)),
             batch_size,
             max_steps,
             loss,
             seed,
             _named(f"adamw, lr {lr:g}", weight_decay, schedule),
         )
-
-
-def _factored(
-    direction: optax.GradientTransformation,
-    rate: optax.ScalarOrSchedule,
-    batch_size: int,
-    max_steps: int,
-    loss: str | Objective,
-    seed: int,
-    name: str,
-) -> Plan:
-    optimizer = optax.chain(direction, optax.scale_by_learning_rate(rate))
-    return Plan(optimizer, batch_size, max_steps, loss, seed, name, rate, direction)
 
 
 @lru_cache  # one object for all learning rates: plans that share it are simulated together

@@ -81,7 +81,8 @@ class Case:
         optimizer: its name.
         size: class of the number of training samples.
         seconds: of training.
-        forward_passes: of one sample, that training cost.
+        trained_steps: of training.
+        forward_passes: of one sample, that they cost.
         diverged: whether the training loss ends above its start or not finite.
         steps: to each target that applies, infinite where not reached; by rule.
     """
@@ -93,6 +94,7 @@ class Case:
     optimizer: str
     size: str
     seconds: float
+    trained_steps: int
     forward_passes: float
     diverged: bool
     steps: dict[StoppingRule, float]
@@ -178,6 +180,8 @@ class Summary:
         error_unflagged: median error of those with a forecast that is trusted.
         speedup_seconds: median of seconds of training over seconds of forecasting.
         speedup_passes: the same in forward passes.
+        cost_in_steps: median of the steps of the run that cost as many forward passes as the
+            forecast, however long the run is.
         diverged: runs that did, of those with a forecast.
         diverged_told: share of these of which the forecast says so, or that no loss is reached.
     """
@@ -200,6 +204,7 @@ class Summary:
     error_unflagged: float | None
     speedup_seconds: float | None
     speedup_passes: float | None
+    cost_in_steps: float | None
     diverged: int
     diverged_told: float | None
 
@@ -298,6 +303,11 @@ def summarise(rows: list[Row]) -> Summary:
             for row in steady
             if row.answers
         ),
+        cost_in_steps=_median(
+            row.answers.forward_passes / row.case.forward_passes * row.case.trained_steps
+            for row in steady
+            if row.answers
+        ),
         diverged=len(diverged),
         diverged_told=_share(answers.diverges for answers in diverged),
     )
@@ -363,6 +373,7 @@ def _case(key: str, content: Any) -> Case:
         optimizer=case["optimizer"],
         size="<=1000 samples" if task["samples"] <= 1000 else ">1000 samples",
         seconds=float(content["seconds"]),
+        trained_steps=content["trained_steps"],
         forward_passes=float(3 * content["trained_steps"] * case["batch_size"]),
         diverged=bool(trajectory.diverged[0]),
         steps={rule: float(rule.steps(trajectory)[0]) for rule in asked},

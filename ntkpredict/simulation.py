@@ -23,11 +23,12 @@ from linearize import (
     feature_movement,
     gradient_moments,
     linearize,
+    pullback,
 )
 from linearize.batches import map_batches
-from linearize.network import merge, paths
+from linearize.network import paths
 from linearize.tangent import Mode
-from linearize.types import Inputs, Params, Progress
+from linearize.types import Params, Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan
 from ntkpredict.stopping import StoppingRule
@@ -58,7 +59,7 @@ _MOMENT_BATCHES = 8
 _KEPT = 0.9995
 """Of what the head reads, by the directions. Fewer leave Adam slower than it is."""
 
-_MOVES, _MOVED = 4, 64
+MOVES, MOVED = 4, 64
 """Steps of the body, and samples, that tell how features move."""
 
 
@@ -203,7 +204,11 @@ class Simulation:
         return Problem(train, plan.objective, plan.optimizer, plan.batch_size, seeds, validation)
 
     def _directions(self, still: Examples) -> Array:
-        """The directions of feature space that the head will read, from training it alone."""
+        """The directions of feature space that the head will read, from training it alone.
+
+        A learning rate so high that the head is noise asks for all of feature space, and among
+        plans that share directions there often is one: there is a limit, and a lower one for these.
+        """
         pilot = self._training(still, self._seeds[:2])
         others, centred = self._outputs - 1, self._plan.objective.relative
         if len(self._plans) == 1:
@@ -217,17 +222,13 @@ class Simulation:
 
     def _movements(self, still: HeadExactTangent, targets: Array) -> Float[Array, "moves features"]:
         """Of the features of some samples, at some times of the head's training."""
-        some = slice(min(_MOVED, len(self._split[1])))
-        inputs = take(self._split, some)[0]
-        features, size = still.features_initial[some], self._plan.batch_size
-        signs = is_coordinate_wise(self._plan.optimizer)
-        cotangents = []
-        for time in np.linspace(0, self._path.shape[1] - 1, _MOVES).astype(int):
-            kernel = self._path[0, time]
-            residuals = self._residuals(features @ kernel + still.bias_initial, targets[some])
-            cotangents.append(residuals @ kernel.T)
+        some = slice(min(MOVED, len(self._split[1])))
         moves = feature_movement(
-            self._network, inputs, jnp.stack(cotangents), batch=size, signs=signs
+            self._network,
+            take(self._split, some)[0],
+            jnp.stack([self._pulls(still, targets, some, head) for head in self._heads(MOVES)]),
+            batch=self._plan.batch_size,
+            signs=is_coordinate_wise(self._plan.optimizer),
         )
         return moves.reshape(-1, moves.shape[2])
 
@@ -252,23 +253,32 @@ class Simulation:
             outputs = map_batches(partial(network.apply, network.params), inputs, size)
             cotangents = self._residuals(outputs, targets)
             moments = gradient_moments(
-                network.apply, network.params, inputs, cotangents, batch=size
+                pullback(network.apply), network.params, inputs, cotangents, batch=size
             )
             return _sketch(moments)
         # One moment of the head's training for each minibatch.
-        times = np.linspace(0, len(self.grid) - 1, _MOMENT_BATCHES).astype(int)
-        parts = []
-        for i, kernel in enumerate(self._path[0, times[: -(-len(labels) // size)]]):
-            part = slice(i * size, min((i + 1) * size, len(labels)))
-            outputs = still.features_initial[part] @ kernel + still.bias_initial
-            parts.append(self._residuals(outputs, targets[part]) @ kernel.T)
-        cotangents = jnp.concatenate(parts)
-        basis, body = jnp.eye(cotangents.shape[1]), network.body(network.params)
+        starts = range(0, len(labels), size)
+        parts = [slice(start, min(start + size, len(labels))) for start in starts]
+        heads = self._heads(_MOMENT_BATCHES)[: len(parts)]
+        cotangents = jnp.concatenate(
+            [
+                self._pulls(still, targets, part, head)
+                for part, head in zip(parts, heads, strict=True)
+            ]
+        )
+        pull, body = network.features_pullback, network.body(network.params)
+        return _sketch(gradient_moments(pull, body, inputs, cotangents, batch=size))
 
-        def read(values: Params, inputs: Inputs) -> Array:
-            return network.features(merge(values, network.params), inputs, basis)
+    def _heads(self, count: int) -> Float[Array, "times features outputs"]:
+        """W at some times of the head's training."""
+        return self._path[0, np.linspace(0, self._path.shape[1] - 1, count).astype(int)]
 
-        return _sketch(gradient_moments(read, body, inputs, cotangents, batch=size))
+    def _pulls(
+        self, still: HeadExactTangent, targets: Array, part: slice, head: Array
+    ) -> Float[Array, "samples features"]:
+        """The gradient of each sample's loss by its features."""
+        outputs = still.features_initial[part] @ head + still.bias_initial
+        return self._residuals(outputs, targets[part]) @ head.T
 
     def _residuals(self, outputs: Array, targets: Array) -> Array:
         """The gradient of each sample's loss by its outputs."""

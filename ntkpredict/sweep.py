@@ -12,7 +12,7 @@ import optax
 
 from linearize import HeadExactTangent
 from linearize.types import Progress
-from ntkpredict.plan import Plan
+from ntkpredict.plan import Plan, Scaled
 from ntkpredict.race import Race
 from ntkpredict.simulation import Simulation
 from ntkpredict.stopping import StoppingRule
@@ -104,17 +104,15 @@ class PlanSweep:
             limits: by batch size, the step beyond which nothing counts.
             progress: called with (plans done, plans).
         """
-        done = 0
-        for size in sorted({plan.batch_size for plan in plans}):
-            group = [plan for plan in plans if plan.batch_size == size]
-            frozen = replace(problem, batch_size=size)
-            known = list(zip(group, _stabilities(frozen, group), strict=True))
-            if isinstance(problem.train.model, HeadExactTangent):
-                frozen = self._simulation.growing(frozen, None)
-            for members in _by_direction(known):
-                yield from self.side_by_side(frozen, members, limits[size], _beyond)
-                done += len(members)
-                progress(done, len(plans))
+        done, known = 0, list(zip(plans, _stabilities(problem, plans), strict=True))
+        if isinstance(problem.train.model, HeadExactTangent):
+            problem = self._simulation.growing(problem, None)
+        for members in _side_by_side(known):
+            size = members[0][0].batch_size
+            sized = replace(problem, batch_size=size)
+            yield from self.side_by_side(sized, members, limits[size], _beyond)
+            done += len(members)
+            progress(done, len(plans))
 
     def side_by_side(
         self,
@@ -185,24 +183,26 @@ def _held(curves: Trajectory, grid: Grid) -> Trajectory:
     return Trajectory(np.asarray(grid), held(curves.train), validation)
 
 
-def _by_direction(members: Iterable[Member]) -> list[list[Member]]:
+def _side_by_side(members: Iterable[Member]) -> list[list[Member]]:
+    """Those that differ in nothing but their learning rate, the smallest batches first."""
     groups: dict[Any, list[Member]] = {}
-    for plan, stable in members:
-        groups.setdefault(plan.factors()[0], []).append((plan, stable))
+    for plan, stable in sorted(members, key=lambda member: member[0].batch_size):
+        groups.setdefault((plan.batch_size, plan.factors()[0]), []).append((plan, stable))
     return list(groups.values())
 
 
 def _stabilities(problem: Problem, plans: Sequence[Plan]) -> list[Stability | None]:
     descents = [_descent(plan) for plan in plans]
-    given = [descent for descent in descents if descent is not None]
-    found = iter(stabilities(problem, given, plans[0].max_steps) if given else [])
+    known = [(d, plan) for d, plan in zip(descents, plans, strict=True) if d is not None]
+    given, sizes = [descent for descent, _ in known], [plan.batch_size for _, plan in known]
+    found = iter(stabilities(problem, given, plans[0].max_steps, sizes) if known else [])
     return [None if descent is None else next(found) for descent in descents]
 
 
 def _descent(plan: Plan) -> GradientDescent | None:
-    if plan.direction is None:
+    if not isinstance(plan.optimizer, Scaled):
         return as_gradient_descent(plan.optimizer, plan.max_steps)
-    unit = as_gradient_descent(_unit(plan.direction), plan.max_steps)
+    unit = as_gradient_descent(_unit(plan.optimizer.direction), plan.max_steps)
     if unit is None:
         return None
     return unit._replace(learning_rate=plan.factors()[1] * unit.learning_rate)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any, TypeAlias
 
+from ntkpredict.optional import require
 from ntkpredict.progress.cancel import Cancel
-from ntkpredict.progress.optional import require
 
 Serve: TypeAlias = bool | int
 """No page, one at any free port, or one at this port."""

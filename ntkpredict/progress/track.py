@@ -12,10 +12,10 @@ from rich.console import Console
 
 from ntkpredict.cost import Clock
 from ntkpredict.forecast import Forecast
+from ntkpredict.optional import require
 from ntkpredict.progress.cancel import Agree, Cancel
 from ntkpredict.progress.extra import Evaluate, ExtraPoints
 from ntkpredict.progress.indicator import Indicator
-from ntkpredict.progress.optional import require
 from ntkpredict.progress.panel import Display
 from ntkpredict.progress.serving import Serve, open_page
 from ntkpredict.progress.tracker import Tracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ntkpredict.forecast import Forecast
-from ntkpredict.progress.optional import require
+from ntkpredict.optional import require
 from ntkpredict.ranking import Ranking
 from ntkpredict.report.figure import EXTRA, Figure
 from ntkpredict.report.forecast_figures import forecast_figures

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from ntkpredict.progress.optional import require
+from ntkpredict.optional import require
 
 EXTRA = ("report", "jinja2", "matplotlib", "plotly")
 """What the page and its figures are made with, see `require`."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import optax
 import pytest
@@ -88,6 +90,20 @@ class TestPlan:
         plan = ntp.Plan(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)), 16)
         assert plan.description == "custom optimizer, batch size 16"
         assert ntp.Plan(optax.sgd(0.1), name="mine").description == "mine, batch size 32"
+
+    def test_a_scaled_direction_is_an_optimizer_whose_factors_are_known(self, gradients):
+        direction, rate = optax.trace(0.5), optax.linear_schedule(0.1, 0.0, STEPS)
+        plan = ntp.Plan(ntp.Scaled(direction, rate), max_steps=STEPS)
+        whole = ntp.Plan(optax.sgd(rate, momentum=0.5), max_steps=STEPS)
+        np.testing.assert_array_equal(trained(plan, 2.0, gradients), trained(whole, 2.0, gradients))
+        assert plan.learning_rate is rate
+        assert plan.factors()[0] is direction
+        np.testing.assert_allclose(plan.factors()[1], rate(np.arange(STEPS)))
+
+    def test_another_optimizer_brings_its_own_factors(self):
+        plan = replace(ntp.Plan.sgd(0.1), optimizer=optax.adam(0.2))
+        assert plan.learning_rate is None
+        assert plan.factors()[0] is plan.optimizer
 
     @pytest.mark.parametrize(
         ("loss", "objective"),

@@ -222,6 +222,7 @@ class TestSummary:
         found = summary({"a": run(), "b": run()}, forecasts)
         assert found.speedup_seconds == 2.5
         assert found.speedup_passes == 3  # 40 steps of 3 · 8, over 480 and over 240
+        assert found.cost_in_steps == 15  # 480 and 240 over 3 · 8
         free = summary({"a": run()}, {"a": forecast(answers, seconds=0.0)})
         assert free.speedup_seconds == math.inf
 
@@ -243,7 +244,7 @@ class TestSummary:
 
     def test_no_answer_at_all(self, summary):
         found = summary({"a": run()}, {"b": forecast({"loss<=0.5x": 10})})
-        assert found == Summary(1, 0, 13, *[None] * 15, 0, None)
+        assert found == Summary(1, 0, 13, *[None] * 16, 0, None)
 
 
 class TestDiverged:
