@@ -2,9 +2,9 @@
 
     python experiments/progress/load.py [--smoke]
 
-A loop of equal steps runs on one core. A third of the way another process starts to run on the same
-core, and ends at two thirds. Every so often the indicator is asked. With --smoke phases are short,
-and the results go to a temporary folder.
+A loop of equal steps runs on one core. After two fifths of the steps another process starts to run
+on the same core, and after three fifths it ends: three phases of about the same time. Every so often
+the indicator is asked. With --smoke phases are short, and the results go to a temporary folder.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        rows = train(window, phase)
+        rows, edges = train(window, phase)
     finally:
         os.sched_setaffinity(0, cores)
-    results = {"window_seconds": window, "phase_seconds": phase, **summary(rows, window, phase)}
+    results = {"window_seconds": window, "edges_seconds": edges, **summary(rows, window, edges)}
     write(folder / "load.json", to_plain(results))
     draw(rows[:-1], results, folder / "load.png")
     return results
@@ -48,40 +48,44 @@ def step() -> None:
     hashlib.sha256(WORK).digest()
 
 
-def train(window: float, phase: float) -> list[dict[str, float]]:
-    """As many steps as take three phases, the second at half speed."""
+def train(window: float, phase: float) -> tuple[list[dict[str, float]], list[float]]:
+    """What is told, and the seconds between which phases lie; each takes about `phase` seconds."""
     start = time.perf_counter()
     for _ in range(50):
         step()
     steps = int(2.5 * phase * 50 / (time.perf_counter() - start))
     progress = ntp.track(steps, quiet=True, window=window)
     rows: list[dict[str, float]] = []
+    edges = [0.0]
     other, start = None, time.perf_counter()
-    for done in progress:
-        step()
-        now = time.perf_counter() - start
-        if other is None and now >= phase:
-            other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        if other is not None and other.poll() is None and now >= 2 * phase:
+    try:
+        for done in progress:
+            step()
+            now = time.perf_counter() - start
+            if done == 2 * steps // 5:
+                other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                edges.append(now)
+            if other is not None and done == 3 * steps // 5:
+                other.kill()
+                edges.append(now)
+            if now >= len(rows) * phase / 80:
+                estimate = progress.estimate()
+                row = {"seconds": now, "steps": done, "speed": estimate.units_per_second}
+                rows.append(row | {"remaining": estimate.seconds})
+    finally:
+        if other is not None:
             other.kill()
             other.wait()
-        if now >= len(rows) * phase / 80:
-            estimate = progress.estimate()
-            row = {"seconds": now, "steps": done, "speed": estimate.units_per_second}
-            rows.append(row | {"remaining": estimate.seconds})
-    if other is not None:
-        other.kill()
-        other.wait()
-    rows.append({"seconds": time.perf_counter() - start, "steps": steps})
-    return rows
+    edges.append(time.perf_counter() - start)
+    rows.append({"seconds": edges[-1], "steps": steps})
+    return rows, edges
 
 
-def summary(rows: list[dict[str, float]], window: float, phase: float) -> dict[str, Any]:
+def summary(rows: list[dict[str, float]], window: float, edges: list[float]) -> dict[str, Any]:
     """True speeds, when the indicator has got to each, and what remains then."""
     seconds = np.array([row["seconds"] for row in rows])
     steps = np.array([row["steps"] for row in rows], float)
     told, remaining = (np.array([row[key] for row in rows[:-1]]) for key in ("speed", "remaining"))
-    edges = np.array([0.0, phase, 2 * phase, seconds[-1]])
     speeds = np.diff(np.interp(edges, seconds, steps)) / np.diff(edges)
     recovered, errors = [], []
     for i, speed in enumerate(speeds):
@@ -104,17 +108,16 @@ def draw(rows: list[dict[str, float]], results: dict[str, Any], path: Path) -> N
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    phase = results["phase_seconds"]
+    edges = results["edges_seconds"]
     figure, axis = plt.subplots(figsize=(8, 3.5))
-    axis.axvspan(phase, 2 * phase, color="0.9", label="another program on the core")
+    axis.axvspan(*edges[1:3], color="0.9", label="another program on the core")
     seconds, steps, told = (np.array([r[k] for r in rows]) for k in ("seconds", "steps", "speed"))
     every = np.arange(0, seconds[-1], 1.0)
     real = np.diff(np.interp(every, seconds, steps))
     axis.plot(every[:-1] + 0.5, real, ".", color="0.6", label="steps in a second")
     axis.plot(seconds, told, label="indicator")
     for i, speed in enumerate(results["steps_per_second"].values()):
-        ends = [i * phase, (i + 1) * phase]
-        axis.plot(ends, [speed, speed], "k--", linewidth=1, label="mean" if i == 0 else None)
+        axis.plot(edges[i : i + 2], [speed] * 2, "k--", linewidth=1, label=None if i else "mean")
     axis.set(xlabel="seconds", ylabel="steps per second", ylim=(0, None))
     axis.legend()
     figure.tight_layout()

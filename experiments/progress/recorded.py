@@ -68,9 +68,13 @@ class Replay:
 
 
 def load(limit: int | None = None) -> list[Replay]:
-    """All runs of the suite that have a forecast, with each patience."""
+    """All runs of the suite that have a forecast, development first, with each patience.
+
+    Args:
+        limit: so many of them.
+    """
     replays = []
-    for path in sorted((SUITE / "forecasts" / "ours").glob("*.json"))[:limit]:
+    for path in sorted((SUITE / "forecasts" / "ours").glob("*.json")):
         run = json.loads((SUITE / "runs" / path.name).read_text())
         forecast = to_forecast(json.loads(path.read_text()))
         curves, budget = to_trajectory(run["trajectory"]), run["case"]["max_steps"]
@@ -80,7 +84,8 @@ def load(limit: int | None = None) -> list[Replay]:
         first = (path.stem, task["split"], task["distance"])
         rest = (every, budget, curves, samples, batch_size, schedule, forecast)
         replays += [Replay(*first, patience, *rest) for patience in PATIENCES]
-    return replays
+    replays.sort(key=lambda replay: replay.split)  # stable
+    return replays if limit is None else replays[: limit * len(PATIENCES)]
 
 
 def rates(name: str, budget: int) -> Callable[[int], float]:

@@ -17,13 +17,13 @@ from linearize.tangent import Mode
 from ntkpredict.interval import predicted_steps
 from ntkpredict.record import to_plain, write
 from ntkpredict.score import targets
-from ntkpredict.simulation import Simulation
+from ntkpredict.simulation import MOVED, MOVES, Simulation
 from ntkpredict.stopping import AnyOf, StoppingRule
 from ntkpredict.validity import Signals, Validity
 from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent, stability
 
 SAMPLES, SEEDS = 512, 4
-MOVES = 4 * 64 * 6
+MOVING = 6 * MOVES * MOVED
 """Forward passes for how features move: two, one backward and one of forward differentiation."""
 
 REPLAY = Replay()
@@ -81,7 +81,7 @@ class Forecasting:
         self._seconds = time.perf_counter() - start
         rows = self.problem.train.model.jacobian.shape[1]
         samples = self.problem.samples + self.problem.validation.model.samples
-        self._forward_passes = samples * (1.0 + 2 * rows) + (mode == "head_exact") * MOVES
+        self._forward_passes = samples * (1.0 + 2 * rows) + (mode == "head_exact") * MOVING
 
     def growing(self) -> Problem:
         """The same with a kernel that grows, bounded by what is stable."""
