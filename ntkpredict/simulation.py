@@ -46,6 +46,7 @@ from sde import (
     head_path,
     is_coordinate_wise,
     log_grid,
+    moved_directions,
     observe_rates,
     stable_growth,
 )
@@ -58,6 +59,9 @@ _MOMENT_BATCHES = 8
 
 _KEPT = 0.9995
 """Of what the head reads, by the directions. Fewer leave Adam slower than it is."""
+
+_KEPT_MOVES = 0.985
+"""Of how features move under Adam, by the directions."""
 
 MOVES, MOVED = 4, 64
 """Steps of the body, and samples, that tell how features move."""
@@ -105,6 +109,7 @@ class Simulation:
         self.grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
         self._path = jnp.zeros((1, 0, 0, 0))
+        self._moves = jnp.zeros((0, 0))
 
     def problem(
         self, mode: Mode | None, projection: Projection | None, progress: Progress
@@ -122,8 +127,8 @@ class Simulation:
             inputs,
             self._scaled_sketch if scaled and projection is None else projection,
             mode=mode,
-            directions=lambda still: self._directions(Examples(still, targets).take(slice(count))),
-            movements=lambda still: self._movements(still, targets),
+            directions=lambda still: self._directions(still.take(slice(count)), targets[:count]),
+            movements=lambda _: self._moves,
             checked=True,
             progress=progress,
         )
@@ -203,22 +208,30 @@ class Simulation:
         plan = self._plan
         return Problem(train, plan.objective, plan.optimizer, plan.batch_size, seeds, validation)
 
-    def _directions(self, still: Examples) -> Array:
-        """The directions of feature space that the head will read, from training it alone.
+    def _directions(self, still: HeadExactTangent, targets: Array) -> Array:
+        """The directions of feature space that count.
 
-        A learning rate so high that the head is noise asks for all of feature space, and among
-        plans that share directions there often is one: there is a limit, and a lower one for these.
+        Those that the head will read, from training it alone, and under Adam, which moves features
+        off them as much, those along which they move. A learning rate so high that the head is
+        noise asks for all of feature space, and among plans that share directions there often is
+        one: there is a limit, and a lower one for these.
         """
-        pilot = self._training(still, self._seeds[:2])
+        pilot = self._training(Examples(still, targets), self._seeds[:2])
         others, centred = self._outputs - 1, self._plan.objective.relative
         if len(self._plans) == 1:
-            self._path = head_path(pilot, self.grid)
-            return head_directions(self._path, max(8, 3 * others), kept=_KEPT, centred=centred)
-        paths = self._paths(pilot)
-        moved = jnp.abs(paths[:, :, -1] - paths[:, :, 0]).sum((1, 2, 3))
-        self._path = paths[jnp.argsort(moved)[len(paths) // 2]]  # a head that moves as most do
-        every = paths.reshape(-1, *paths.shape[2:])
-        return head_directions(every, max(1, 2 * others), kept=_KEPT, centred=centred)
+            every = self._path = head_path(pilot, self.grid)
+            most = max(8, 3 * others)
+        else:
+            paths = self._paths(pilot)
+            moved = jnp.abs(paths[:, :, -1] - paths[:, :, 0]).sum((1, 2, 3))
+            self._path = paths[jnp.argsort(moved)[len(paths) // 2]]  # a head that moves as most do
+            every = paths.reshape(-1, *paths.shape[2:])
+            most = max(1, 2 * others)
+        read = head_directions(every, most, kept=_KEPT, centred=centred)
+        self._moves = self._movements(still, targets)
+        if not is_coordinate_wise(self._plan.optimizer):
+            return read
+        return moved_directions(read, self._moves, most, kept=_KEPT_MOVES)
 
     def _movements(self, still: HeadExactTangent, targets: Array) -> Float[Array, "moves features"]:
         """Of the features of some samples, at some times of the head's training."""

@@ -3,7 +3,7 @@
 from sde.choice import SolverName, choose_solver
 from sde.descent import GradientDescent, as_gradient_descent
 from sde.diffusion import Diffusion
-from sde.directions import head_directions, head_kernel, head_path
+from sde.directions import head_directions, head_kernel, head_path, moved_directions
 from sde.equivariance import is_coordinate_wise, is_rotation_equivariant
 from sde.extrapolate import extrapolate, onward, subsets
 from sde.growth import Growth, growth_bound, stable_growth
@@ -49,6 +49,7 @@ __all__ = [
     "is_rotation_equivariant",
     "log_grid",
     "minibatch_order",
+    "moved_directions",
     "noise_scale",
     "observe",
     "observe_rates",

@@ -57,3 +57,33 @@ def head_directions(
     left, sizes, _ = jnp.linalg.svd(stacked, full_matrices=False)
     held = np.cumsum(np.square(sizes, dtype=float))
     return left[:, : min(most, 1 + int((held < kept * held[-1]).sum()))]
+
+
+def moved_directions(
+    directions: Float[Array, "features directions"],
+    movements: Float[Array, "moves features"],
+    most: int,
+    *,
+    kept: float = 1.0,
+) -> Float[Array, "features more"]:
+    """Directions, and with them the principal ones along which features move off their span.
+
+    Behind a ReLU it takes a feature's own movement to tell how it bends, and what the head reads
+    of it is not enough: the fewer directions it reads, the more of the movement is off them.
+
+    Args:
+        directions: orthonormal columns, such as `head_directions`.
+        movements: see `linearize.feature_movement`.
+        most: q; those given stay, even where they are more.
+        kept: of the squared norm of the movements; no more are added once they keep that.
+
+    Returns:
+        Q, orthonormal columns.
+    """
+    off = movements - (movements @ directions) @ directions.T
+    _, sizes, right = jnp.linalg.svd(off, full_matrices=False)
+    squares = np.square(sizes, dtype=float)
+    left = squares.sum() - np.concatenate([[0.0], np.cumsum(squares)[:-1]])
+    allowed = (1 - kept) * float(jnp.square(movements).sum())
+    added = min(int((left > allowed).sum()), max(most - directions.shape[1], 0))
+    return jnp.linalg.qr(jnp.concatenate([directions, right[:added].T], axis=1))[0]

@@ -22,6 +22,7 @@ from sde import (
     head_path,
     log_grid,
     minibatch_order,
+    moved_directions,
 )
 from tests import networks
 
@@ -148,6 +149,36 @@ def test_what_outputs_have_in_common_is_left_out_where_it_does_not_count() -> No
     assert abs(along) == pytest.approx(1, abs=1e-5)
     assert CrossEntropy.relative
     assert not SquaredError.relative
+
+
+def test_directions_are_added_until_they_keep_a_share_of_the_movements() -> None:
+    random = np.random.default_rng(0)
+    read = find(still(), 4)
+    moves = jnp.asarray(random.normal(size=(50, WIDTH)) * 0.5 ** np.arange(WIDTH))
+    chosen = moved_directions(read, moves, WIDTH, kept=0.99)
+    np.testing.assert_allclose(chosen.T @ chosen, np.eye(chosen.shape[1]), atol=1e-5)
+    np.testing.assert_allclose(chosen @ (chosen.T @ read), read, atol=1e-5)  # those given stay
+
+    def lost(directions: jax.Array) -> float:
+        off = moves - (moves @ directions) @ directions.T
+        return float(jnp.square(off).sum() / jnp.square(moves).sum())
+
+    _, _, others = np.linalg.svd(moves - (moves @ read) @ read.T, full_matrices=False)
+    fewer = jnp.concatenate([read, others[: chosen.shape[1] - 5].T], axis=1)
+    assert lost(chosen) <= 0.01 < lost(fewer)
+
+
+@pytest.mark.parametrize(("most", "kept", "found"), [(6, 1.0, 6), (2, 1.0, 4), (8, 0.0, 4)])
+def test_no_more_directions_are_added_than_asked_for(most: int, kept: float, found: int) -> None:
+    moves = np.random.default_rng(0).normal(size=(50, WIDTH))
+    chosen = moved_directions(find(still(), 4), jnp.asarray(moves), most, kept=kept)
+    assert chosen.shape == (WIDTH, found)
+
+
+def test_nothing_that_moves_adds_no_directions() -> None:
+    read = find(still(), 4)
+    for moves in (jnp.zeros((3, WIDTH)), jnp.zeros((0, WIDTH)), read.T):
+        assert moved_directions(read, moves, WIDTH, kept=0.99).shape == (WIDTH, 4)
 
 
 def test_keeping_all_directions_changes_nothing() -> None:
