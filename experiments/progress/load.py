@@ -3,8 +3,9 @@
     python experiments/progress/load.py [--smoke]
 
 A loop of equal steps runs on one core. After two fifths of the steps another process starts to run
-on the same core, and after three fifths it ends: three phases of about the same time. Every so often
-the indicator is asked. With --smoke phases are short, and the results go to a temporary folder.
+on the same core, and after three fifths it ends: three phases of about the same time. Every so
+often the indicator is asked. With --smoke phases are short, and the results go to a temporary
+folder.
 """
 
 import hashlib
