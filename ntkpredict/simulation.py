@@ -58,10 +58,10 @@ _MOMENT_BATCHES = 8
 """Whose gradients tell how large each coordinate's are."""
 
 _KEPT = 0.9995
-"""Of what the head reads, by the directions. Fewer leave Adam slower than it is."""
+"""Of what the head reads, by the directions."""
 
 _KEPT_MOVES = 0.985
-"""Of how features move under Adam, by the directions."""
+"""Of how features move under Adam, by the directions. Fewer leave it slower than it is."""
 
 MOVES, MOVED = 4, 64
 """Steps of the body, and samples, that tell how features move."""
