@@ -17,7 +17,7 @@ from linearize import (
     empirical_ntk,
     spectrum,
 )
-from linearize.tangent import Mode
+from linearize.linearization import Mode
 from ntkpredict.advice import ended_note, notes_of, reason_of
 from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.checks import check_task, refuse_if_met

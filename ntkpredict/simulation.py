@@ -27,7 +27,7 @@ from linearize import (
 )
 from linearize.batches import map_batches
 from linearize.network import paths
-from linearize.tangent import Mode
+from linearize.linearization import Mode
 from linearize.types import Params, Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntkpredict.score import applicable, score
+from ntkpredict.score import score
+from ntkpredict.suite import applicable
 
 SUITE = Path(__file__).parent.parent / "experiments" / "suite"
 BUDGET = 400

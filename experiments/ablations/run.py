@@ -29,9 +29,9 @@ from tasks import CASES, SMOKE, TASKS, Case  # noqa: E402
 
 from linearize import CountSketch, HeadExactTangent  # noqa: E402
 from ntkpredict.record import to_plain, to_trajectory, write  # noqa: E402
-from ntkpredict.score import KINDS, applicable, targets  # noqa: E402
 from ntkpredict.simulation import Simulation  # noqa: E402
 from ntkpredict.stopping import AnyOf  # noqa: E402
+from ntkpredict.suite import KINDS, applicable, targets  # noqa: E402
 from sde import Problem, Replay, Stability, Trajectory, is_coordinate_wise, stability  # noqa: E402
 
 KEYS = (

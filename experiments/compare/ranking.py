@@ -19,8 +19,9 @@ import matplotlib as mpl
 import numpy as np
 
 from ntkpredict.record import to_plain, write
-from ntkpredict.score import Row, score
+from ntkpredict.score import score
 from ntkpredict.stopping import TargetAccuracy, TargetLoss
+from ntkpredict.suite import Row
 
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "suite"

@@ -36,7 +36,7 @@ import ntkpredict as ntp  # noqa: E402
 from ntkpredict.data import subset_index, take  # noqa: E402
 from ntkpredict.embedded import load_pretrained  # noqa: E402
 from ntkpredict.record import to_plain, to_trajectory, write  # noqa: E402
-from ntkpredict.score import applicable, targets  # noqa: E402
+from ntkpredict.suite import applicable, targets  # noqa: E402
 from sde import Curve, Trajectory, minibatch_order  # noqa: E402
 
 KEYS = (

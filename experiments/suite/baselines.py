@@ -17,8 +17,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from ntkpredict.record import to_plain, to_trajectory, write
-from ntkpredict.score import applicable, targets
 from ntkpredict.stopping import StoppingRule
+from ntkpredict.suite import applicable, targets
 from sde import Curve, Trajectory
 
 QUANTILES = (0.025, 0.975)

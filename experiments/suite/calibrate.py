@@ -17,7 +17,8 @@ from forecast import answers
 from scipy.optimize import minimize
 
 from ntkpredict.record import to_trajectory, write
-from ntkpredict.score import score, targets
+from ntkpredict.score import score
+from ntkpredict.suite import targets
 from ntkpredict.validity import Signals, spread
 
 HERE = Path(__file__).parent

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from scipy import stats
 
-from ntkpredict.score import KINDS, TOLERANCE, Row, Scores, score
+from ntkpredict.score import TOLERANCE, Scores, score
+from ntkpredict.suite import KINDS, Row
 
 DISTANCES = {"near": "#0072B2", "medium": "#E69F00", "far": "#882255"}
 COLOURS = dict(zip(KINDS.values(), ("#0072B2", "#D55E00", "#009E73", "#882255"), strict=True))

@@ -13,12 +13,12 @@ from typing import Any
 from tasks import TASKS, Case
 from train import rounded
 
-from linearize.tangent import Mode
+from linearize.linearization import Mode
 from ntkpredict.interval import predicted_steps
 from ntkpredict.record import to_plain, write
-from ntkpredict.score import targets
 from ntkpredict.simulation import MOVED, MOVES, Simulation
 from ntkpredict.stopping import AnyOf, StoppingRule
+from ntkpredict.suite import targets
 from ntkpredict.validity import Signals, Validity
 from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent, stability
 

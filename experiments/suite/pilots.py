@@ -13,7 +13,7 @@ from train import rounded
 
 from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_plain, to_trajectory, write
-from ntkpredict.score import targets
+from ntkpredict.suite import targets
 from ntkpredict.validity import Signals
 
 SHARES = {f"ours-pilot-{share:g}": share / 100 for share in (1, 5, 10, 20)}

@@ -14,7 +14,7 @@ from train import grid, rounded
 
 import ntkpredict as ntp
 from ntkpredict.record import to_plain, write
-from ntkpredict.score import applicable, targets
+from ntkpredict.suite import applicable, targets
 
 NAME = "smaller-batch"
 SHARE = 8

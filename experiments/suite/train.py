@@ -12,8 +12,8 @@ from tasks import TASKS, Case
 
 import ntkpredict as ntp
 from ntkpredict.record import to_plain, write
-from ntkpredict.score import targets
 from ntkpredict.stopping import AnyOf
+from ntkpredict.suite import targets
 from sde import log_grid
 
 SAMPLES = 400

@@ -49,3 +49,16 @@ def _affine(params, x):
 def _head(features, seed):
     kernel = np.random.default_rng(seed).normal(size=(features, CLASSES)) / np.sqrt(features)
     return {"kernel": kernel.astype(np.float32), "bias": np.zeros(CLASSES, np.float32)}
+
+
+def assert_is_the_real_run(forecast, network, data, plan, **tolerance):
+    """The first minibatch order is that of the plan's own seed: the curves are the real ones."""
+    run = ntp.train(network, data, plan)
+    np.testing.assert_array_equal(forecast.trajectory.steps, run.trajectory.steps)
+    for split in ("train", "validation"):
+        predicted = getattr(forecast.trajectory, split)
+        real = getattr(run.trajectory, split)
+        assert (predicted is None) == (real is None)
+        if real is not None:
+            np.testing.assert_allclose(predicted.loss[0], real.loss[0], **tolerance)
+            np.testing.assert_allclose(predicted.accuracy[0], real.accuracy[0], atol=0.05)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.score import GROUPINGS, Summary, applicable, score, targets
+from ntkpredict.score import GROUPINGS, Summary, score
+from ntkpredict.suite import applicable, targets
 
 
 def run(
