@@ -26,8 +26,8 @@ from linearize import (
     pullback,
 )
 from linearize.batches import map_batches
-from linearize.network import paths
 from linearize.linearization import Mode
+from linearize.network import paths
 from linearize.types import Params, Progress
 from ntkpredict.data import Data, subset_index, take
 from ntkpredict.plan import Plan
