@@ -218,15 +218,11 @@ def _interval(content: Any) -> Interval | None:
     if content is None:
         return None
     low, high = content
-    return float(low), _optional(high)
+    return float(low), None if high is None else float(high)
 
 
 def _steps(content: Any) -> float:
     return math.inf if content is None else float(content)
-
-
-def _optional(content: Any) -> float | None:
-    return None if content is None else float(content)
 
 
 def _curves(content: Any) -> Trajectory:

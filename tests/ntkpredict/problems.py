@@ -1,5 +1,7 @@
 """Tiny problems: three classes of points, and networks without arguments for the command."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,3 +64,9 @@ def assert_is_the_real_run(forecast, network, data, plan, **tolerance):
         if real is not None:
             np.testing.assert_allclose(predicted.loss[0], real.loss[0], **tolerance)
             np.testing.assert_allclose(predicted.accuracy[0], real.accuracy[0], atol=0.05)
+
+
+def real_steps(network, data, plan, until, seeds):
+    """The median of real runs in as many minibatch orders."""
+    plans = [dataclasses.replace(plan, seed=seed) for seed in range(seeds)]
+    return np.median([ntp.train(network, data, plan, until).steps for plan in plans])

@@ -13,7 +13,7 @@ from ntkpredict.milestones import milestones
 from ntkpredict.pilot import Pilot
 from ntkpredict.report.forecast_figures import forecast_figures
 
-from .problems import assert_is_the_real_run
+from .problems import assert_is_the_real_run, real_steps
 
 FEW = CountSketch(64)
 CLOCK = np.linspace(-0.2, 0.2, 41)
@@ -38,13 +38,8 @@ class TestExactWhereTheNetworkIsLinear:
         assert_is_the_real_run(forecast, linear, data, PLAN, rtol=1e-4)
 
     def test_its_steps_are_those_of_real_runs_in_the_same_orders(self, forecast, linear, data):
-        real = [
-            ntp.train(
-                linear, data, dataclasses.replace(PLAN, seed=seed), ntp.TargetLoss(relative=0.3)
-            ).steps
-            for seed in range(3)
-        ]
-        assert forecast.steps == pytest.approx(np.median(real), rel=1e-3)
+        real = real_steps(linear, data, PLAN, ntp.TargetLoss(relative=0.3), seeds=3)
+        assert forecast.steps == pytest.approx(real, rel=1e-3)
 
     @pytest.mark.parametrize(
         "plan",

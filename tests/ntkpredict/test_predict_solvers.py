@@ -12,7 +12,7 @@ import ntkpredict as ntp
 from linearize import Identity
 from sde import as_gradient_descent
 
-from .problems import assert_is_the_real_run
+from .problems import assert_is_the_real_run, real_steps
 
 SOLVERS = ["auto", "replay", "sde", "spectral"]
 CLIPPING = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5))
@@ -52,11 +52,8 @@ class TestSolvers:
         plan = squared(0.03 * (1 - momentum), momentum=momentum, batch_size=8)
         until = ntp.TargetLoss(relative=0.2)
         forecast = ask(linear, data, plan, until, solver=solver)
-        real = [
-            ntp.train(linear, data, dataclasses.replace(plan, seed=seed), until).steps
-            for seed in range(8)
-        ]
-        assert forecast.steps == pytest.approx(np.median(real), rel=0.04)
+        real = real_steps(linear, data, plan, until, seeds=8)
+        assert forecast.steps == pytest.approx(real, rel=0.04)
         low, high = forecast.steps_interval
         assert low < forecast.steps < (high or np.inf)
         assert forecast.solver == ("spectral" if solver == "auto" else solver)
@@ -106,12 +103,9 @@ class TestSolvers:
         """The rate is unstable at the start only, so the noise counts."""
         plan = squared(1.1 * critical, batch_size=8, max_steps=60, schedule="cosine")
         until = ntp.TargetLoss(relative=0.1)
-        real = [
-            ntp.train(linear, data, dataclasses.replace(plan, seed=seed), until).steps
-            for seed in range(8)
-        ]
+        real = real_steps(linear, data, plan, until, seeds=8)
         forecast = ask(linear, data, plan, until)
-        assert forecast.steps == pytest.approx(np.median(real), rel=0.04)
+        assert forecast.steps == pytest.approx(real, rel=0.04)
 
     def test_an_unknown_one_is_named(self, unchecked_messages):
         expression = (
@@ -318,11 +312,8 @@ class TestExtremes:
         plan = squared(0.03, batch_size=batch_size)
         until = ntp.TargetLoss(relative=0.2)
         forecast = ask(linear, data, plan, until, solver=solver)
-        real = [
-            ntp.train(linear, data, dataclasses.replace(plan, seed=seed), until).steps
-            for seed in range(4)
-        ]
-        assert forecast.steps == pytest.approx(np.median(real), rel=0.05)
+        real = real_steps(linear, data, plan, until, seeds=4)
+        assert forecast.steps == pytest.approx(real, rel=0.05)
 
     @pytest.mark.parametrize("solver", SOLVERS)
     def test_two_samples_of_each_split(self, linear, data, solver):
