@@ -160,8 +160,7 @@ class HeadExactTangent(TangentModel):
         change = self._change(params)
         if not self.nonnegative:
             return self.features_initial + change
-        shrunk = self.features_initial * _left(self.features_initial, change)
-        return jnp.where(change < 0, shrunk, self.features_initial + change)
+        return bent(self.features_initial, change)
 
     def features_along(self, params: Params) -> Float[Array, "samples directions"]:
         """The features along the directions, Qᵀ h."""
@@ -171,7 +170,7 @@ class HeadExactTangent(TangentModel):
         """By how much the features move, over how much the linear model's would."""
         if not self.nonnegative:
             return jnp.ones_like(self.features_initial)
-        return _left(self.features_initial, self._change(params))
+        return left(self.features_initial, self._change(params))
 
     def _change(self, params: Params) -> Float[Array, "samples features"]:
         return (self.jacobian @ (params["body"] - self.origin)) @ self.lift.T
@@ -209,7 +208,12 @@ class HeadExactTangent(TangentModel):
         return self.features_initial.shape[0]
 
 
-def _left(features: Array, change: Array) -> Array:
+def bent(features: Array, change: Array) -> Array:
+    """Features that are never negative, after what the linear model changes them by."""
+    return jnp.where(change < 0, features * left(features, change), features + change)
+
+
+def left(features: Array, change: Array) -> Array:
     """The share of features that is left where the linear model lowers them; 1 elsewhere."""
     alive = features > _DEAD
     shrunk = jnp.exp(jnp.minimum(change, 0) / jnp.where(alive, features, 1))

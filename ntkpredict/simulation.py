@@ -151,7 +151,7 @@ class Simulation:
         critical = None if stable is None else stable.critical_learning_rate
         bound = stable_growth(problem.optimizer, critical, self._plan.max_steps)
         origin = model.features_along(model.initial())
-        growth = Growth(origin, bound, _depth(self._network.body(self._network.params)))
+        growth = Growth(origin, bound, layers(self._network.body(self._network.params)))
         return replace(problem, growth=growth)
 
     def signals(
@@ -298,7 +298,7 @@ class Simulation:
         return jax.grad(lambda f: self._plan.objective.loss(f, targets).sum())(outputs)
 
 
-def _depth(body: Params) -> int:
+def layers(body: Params) -> int:
     """The layers that train, by their arrays that multiply: not biases."""
     return max(1, sum(path.rpartition("/")[2] not in _ADDED for path in paths(body)))
 

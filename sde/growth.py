@@ -68,7 +68,7 @@ class Growth:
         assert isinstance(model, HeadExactTangent)
         factor = self.squared(*change(self.origin, model.features_along(params)))
         bounded = jnp.minimum(factor, jnp.asarray(self.bound)[step])
-        own = jnp.maximum(_own_growth(model, params), _LEAST)
+        own = own_growth(model.sensitivity(params), model.directions)
         return jnp.sqrt(jnp.where(jnp.isfinite(bounded), bounded / own, 1))
 
     def squared(self, kept: Any, formed: Any) -> Any:
@@ -91,11 +91,13 @@ def change(
     return kept, formed
 
 
-def _own_growth(model: HeadExactTangent, params: Params) -> Float[Array, ""]:
-    """γ of the model alone, whose features are less and less sensitive while they shrink."""
-    weights = jnp.square(model.directions).sum(1)
-    shares = jnp.square(model.sensitivity(params)).mean(0)
-    return (shares @ weights) / weights.sum()
+def own_growth(
+    sensitivity: Float[Array, "samples features"], directions: Float[Array, "features directions"]
+) -> Float[Array, ""]:
+    """γ of a model alone, whose features are less and less sensitive while they shrink."""
+    weights = jnp.square(directions).sum(1)
+    shares = jnp.square(sensitivity).mean(0)
+    return jnp.maximum((shares @ weights) / weights.sum(), _LEAST)
 
 
 def stable_growth(

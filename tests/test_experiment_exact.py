@@ -64,9 +64,10 @@ class TestExact:
             np.testing.assert_allclose(updates["body"], expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("x64")
 def test_what_is_unlearnt_takes_from_what_stays():
     features = runpy.run_path(str(EXPERIMENTS / "unlearning" / "run.py"))["Features"]
-    before = np.abs(np.random.default_rng(0).normal(size=(20, 4))) + 0.1
+    before = jnp.asarray(np.abs(np.random.default_rng(0).normal(size=(20, 4))) + 0.1)
     first, faded = features(8, fading=False), features(8, fading=True)
     assert first.move(before, -before, np.eye(4)) == pytest.approx(math.exp(-2))
     assert faded.move(before, -before, np.eye(4)) == pytest.approx(4 * math.exp(-4))

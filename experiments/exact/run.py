@@ -34,6 +34,7 @@ import train as real  # noqa: E402
 from tasks import CASES, SMOKE, TASKS, Case  # noqa: E402
 
 import ntkpredict as ntp  # noqa: E402
+from linearize.tangent import bent, left  # noqa: E402
 from linearize.types import Inputs, Params  # noqa: E402
 from ntkpredict.data import take  # noqa: E402
 from ntkpredict.milestones import FRACTIONS  # noqa: E402
@@ -42,7 +43,7 @@ from ntkpredict.simulation import Simulation  # noqa: E402
 from ntkpredict.stopping import AnyOf, TargetLoss  # noqa: E402
 from ntkpredict.suite import targets  # noqa: E402
 from sde import Problem, Trajectory, stability  # noqa: E402
-from sde.growth import change  # noqa: E402
+from sde.growth import change, own_growth  # noqa: E402
 
 RUNS = 8
 """Of development, picked at random from those that reach half of their loss."""
@@ -135,9 +136,7 @@ def tangent_features(
     before, moved = jax.jvp(lambda body: read(body, inputs), (start,), (step,))
     if not nonnegative:
         return before, before + moved, jnp.ones_like(before)
-    down = jnp.minimum(moved, 0)
-    left = jnp.where(before > 0, jnp.exp(down / jnp.where(before > 0, before, 1)), down >= 0)
-    return before, jnp.where(moved < 0, before * left, before + moved), left
+    return before, bent(before, moved), left(before, moved)
 
 
 def growth_of(
@@ -145,13 +144,12 @@ def growth_of(
 ) -> Callable[[Params, jax.Array], jax.Array]:
     """(parameters, step) -> ρ, as `sde.Growth` has it."""
     growth, directions = problem.growth, problem.train.model.directions
-    weights, bound = jnp.square(directions).sum(1), jnp.asarray(growth.bound)
+    bound = jnp.asarray(growth.bound)
 
     def rho(params: Params, step: jax.Array) -> jax.Array:
-        before, after, left = features(params, inputs)
+        before, after, sensitivity = features(params, inputs)
         squared = growth.squared(*change(before @ directions, after @ directions))
-        own = jnp.maximum(jnp.square(left).mean(0) @ weights / weights.sum(), 0.01)
-        return jnp.sqrt(jnp.minimum(squared, bound[step]) / own)
+        return jnp.sqrt(jnp.minimum(squared, bound[step]) / own_growth(sensitivity, directions))
 
     return rho
 

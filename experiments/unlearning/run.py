@@ -19,9 +19,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
+from linearize.tangent import bent, left
 from ntkpredict.record import to_plain, write
+from ntkpredict.simulation import layers
 from sde import minibatch_order
-from sde.growth import change
+from sde.growth import change, own_growth
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "suite"))
 from tasks import CASES, TASKS
@@ -61,7 +63,6 @@ def measure(key: str, steps: int) -> dict[str, Any]:
     targets = plan.objective.targets(np.asarray(labels), len(TASKS[CASES[key].task].classes))
     look, start = inputs[:SAMPLES], network.body(network.params)
     read = network.features_by_body(jnp.eye(network.head_kernel(network.params).shape[0]))
-    layers = sum(leaf.ndim > 1 for leaf in jax.tree.leaves(start))
 
     @jax.jit
     def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
@@ -75,19 +76,21 @@ def measure(key: str, steps: int) -> dict[str, Any]:
 
     see = jax.jit(lambda weights, x: read(network.body(weights), x))
     weights, state = network.params, plan.optimizer.init(network.params)
-    models = {"first": Features(layers, fading=False), "faded": Features(layers, fading=True)}
+    models = {
+        "first": Features(layers(start), fading=False),
+        "faded": Features(layers(start), fading=True),
+    }
     marks = np.unique(np.geomspace(3, steps, MARKS).astype(int))
     found: dict[str, list[float]] = {name: [] for name in ("real", "unlearnt", *models)}
     order = minibatch_order(data.samples, plan.batch_size, plan.max_steps, plan.seed)
     for step, index in enumerate(order[:steps], start=1):
         weights, state, moved = train(weights, state, inputs[index], targets[index])
-        before, pushed = map(np.asarray, push(start, moved, look))
+        before, pushed = push(start, moved, look)
         heads = [network.head_kernel(each) for each in (network.params, weights)]
         directions = np.linalg.qr(np.concatenate(heads, axis=1))[0]
         sizes = {name: model.move(before, pushed, directions) for name, model in models.items()}
         if step in marks:
-            after = np.asarray(see(weights, look))
-            found["real"].append(size(before @ directions, after @ directions))
+            found["real"].append(size(before @ directions, see(weights, look) @ directions))
             found["unlearnt"].append(models["faded"].unlearnt)
             for name, value in sizes.items():
                 found[name].append(value)
@@ -98,7 +101,7 @@ class Features:
     """The tangent model's features of some samples.
 
     Args:
-        layers: L of the growth law.
+        depth: L of the growth law.
         fading: whether (1 + x) exp(-x) of them is left, where x is the largest share of all
             features that first order has taken so far.
 
@@ -106,30 +109,26 @@ class Features:
         unlearnt: x.
     """
 
-    def __init__(self, layers: int, *, fading: bool) -> None:
-        self._layers, self._fading = layers, fading
+    def __init__(self, depth: int, *, fading: bool) -> None:
+        self._depth, self._fading = depth, fading
         self._moved: Any = 0.0
         self._scale, self.unlearnt = 1.0, 0.0
 
-    def move(self, before: np.ndarray, pushed: np.ndarray, directions: np.ndarray) -> float:
+    def move(self, before: jax.Array, pushed: jax.Array, directions: np.ndarray) -> float:
         """One step, as first order has it at the pretrained weights; returns ρ² without a power."""
         self._moved = self._moved + self._scale * pushed
-        alive = np.where(before > 0, before, 1)
-        left = np.where(before > 0, np.exp(np.minimum(self._moved, 0) / alive), self._moved >= 0)
         if self._fading:
             self.unlearnt = max(self.unlearnt, -float(self._moved.sum() / before.sum()))
         fade = (1 + self.unlearnt) * np.exp(-self.unlearnt)
-        after = fade * np.where(self._moved < 0, before * left, before + self._moved)
-        squared = size(before @ directions, after @ directions)
-        weights = np.square(directions).sum(1)
-        own = np.square(fade * left).mean(0) @ weights / weights.sum()
-        self._scale = np.sqrt(squared ** (1 - 1 / self._layers) / max(own, 0.01))
+        squared = size(before @ directions, fade * bent(before, self._moved) @ directions)
+        own = own_growth(fade * left(before, self._moved), jnp.asarray(directions))
+        self._scale = np.sqrt(squared ** (1 - 1 / self._depth) / float(own))
         return squared
 
 
-def size(before: np.ndarray, after: np.ndarray) -> float:
+def size(before: jax.Array, after: jax.Array) -> float:
     """Squared, over that of the pretrained ones: a² + b² of `sde.growth`."""
-    kept, formed = change(jnp.asarray(before), jnp.asarray(after))
+    kept, formed = change(before, after)
     return float(kept**2 + formed**2)
 
 

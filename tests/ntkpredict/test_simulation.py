@@ -10,7 +10,7 @@ import pytest
 import ntkpredict as ntp
 from linearize import Identity, ScaledSketch
 from ntkpredict.data import subset_index
-from ntkpredict.simulation import Simulation, _depth
+from ntkpredict.simulation import Simulation, layers
 from sde import Diffusion, Problem, Replay, Spectral, extrapolate, log_grid, stability
 
 PLAN = ntp.Plan.sgd(0.02, batch_size=4, max_steps=30, loss="squared_error", seed=7)
@@ -230,7 +230,7 @@ class TestGrowing:
         ids=["flax", "haiku", "attributes", "tuple", "array", "bias", "nothing"],
     )
     def test_counts_the_layers_that_train(self, body, depth):
-        assert _depth(body) == depth
+        assert layers(body) == depth
 
     @pytest.mark.parametrize(("trainable", "depth"), [(None, 2), (["body/1", "head/*"], 1)])
     def test_counts_no_frozen_layers(self, grown, mlp, trainable, depth):
