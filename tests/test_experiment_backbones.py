@@ -15,14 +15,14 @@ NAMES = ("resnet8", "resnet20", "resnet56", "mcunet", "squeezenet1.1", "mobilene
 
 
 @pytest.fixture
-def networks(monkeypatch):
+def backbones(monkeypatch):
     monkeypatch.syspath_prepend(EXPERIMENT)
-    return importlib.import_module("networks")
+    return importlib.import_module("backbones")
 
 
 @pytest.fixture
-def folder(networks):
-    found = networks.data_folder()
+def folder(backbones):
+    found = backbones.data_folder()
     if not (found / "weights").is_dir():
         pytest.skip(f"no pretrained weights in {found} (set NTKPREDICT_DATA)")
     return found
@@ -34,8 +34,8 @@ def photos(samples, side, channels=3):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_network_can_be_forecast(networks, folder, name):
-    backbone = networks.load_backbone(name, outputs=3, folder=folder)
+def test_each_network_can_be_forecast(backbones, folder, name):
+    backbone = backbones.load_backbone(name, outputs=3, folder=folder)
     network = Network.from_linen(backbone.module, backbone.variables, head="head", name=name)
     # Small images: the networks pool over whatever is left of them.
     preprocess = replace(backbone.preprocess, size=min(backbone.preprocess.size, 64))
@@ -47,18 +47,18 @@ def test_each_network_can_be_forecast(networks, folder, name):
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("name", "stated"), [("resnet8", 0.881), ("resnet20", 0.915)])
-def test_the_own_head_is_as_accurate_as_stated(networks, folder, name, stated):
+def test_the_own_head_is_as_accurate_as_stated(backbones, folder, name, stated):
     with np.load(folder / "datasets" / "cifar10_lossless_4k1k.npz") as file:
         images, labels = file["x_test"][:200], file["y_test"][:200]
-    backbone = networks.load_backbone(name)
+    backbone = backbones.load_backbone(name)
     logits = jax.jit(backbone.module.apply)(backbone.variables, backbone.preprocess(images))
     accuracy = np.mean(np.argmax(logits, axis=1) == labels)
     assert abs(accuracy - stated) < 2.5 * np.sqrt(stated * (1 - stated) / 200)
 
 
-def test_a_new_head_is_scaled_and_seeded(networks, folder):
+def test_a_new_head_is_scaled_and_seeded(backbones, folder):
     def kernel(**settings):
-        return networks.load_backbone("resnet8", outputs=7, **settings).variables["params"]["head"]
+        return backbones.load_backbone("resnet8", outputs=7, **settings).variables["params"]["head"]
 
     lecun = kernel(seed=1)["kernel"]
     assert lecun.shape == (64, 7)
@@ -76,9 +76,9 @@ def test_a_new_head_is_scaled_and_seeded(networks, folder):
         ({"name": "mobilenetv2"}, "outputs: got None, but mobilenetv2 has no dense head"),
     ],
 )
-def test_a_head_that_cannot_be_is_refused(networks, folder, arguments, message):
+def test_a_head_that_cannot_be_is_refused(backbones, folder, arguments, message):
     with pytest.raises(ValueError, match=message):
-        networks.load_backbone(**arguments)
+        backbones.load_backbone(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -89,28 +89,28 @@ def test_a_head_that_cannot_be_is_refused(networks, folder, arguments, message):
         ({"name": "resnet20", "head_scale": -1.0}, "head_scale: got -1.0"),
     ],
 )
-def test_arguments_are_checked_before_files(networks, tmp_path, arguments, message):
+def test_arguments_are_checked_before_files(backbones, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        networks.load_backbone(**arguments, folder=tmp_path)
+        backbones.load_backbone(**arguments, folder=tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_data_are_named(networks, tmp_path, monkeypatch, name):
+def test_missing_data_are_named(backbones, tmp_path, monkeypatch, name):
     monkeypatch.setenv("NTKPREDICT_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=str(tmp_path / "weights")):
-        networks.load_backbone(name, outputs=2)
+        backbones.load_backbone(name, outputs=2)
 
 
-def test_a_file_of_another_network_is_refused(networks, tmp_path):
+def test_a_file_of_another_network_is_refused(backbones, tmp_path):
     (tmp_path / "weights").mkdir()
     stem = {"conv1.weight": np.zeros((16, 3, 3, 3), np.float32)}
     np.savez(tmp_path / "weights" / "resnet20_cifar10.npz", **stem)
     with pytest.raises(ValueError, match=r"resnet20_cifar10.npz: does not fit .* missing"):
-        networks.load_backbone("resnet20", outputs=2, folder=tmp_path)
+        backbones.load_backbone("resnet20", outputs=2, folder=tmp_path)
 
 
-def test_images_are_resized_and_normalised(networks):
-    preprocess = networks.Preprocess(8, (0.5, 0.0, 0.25), (0.5, 1.0, 0.25))
+def test_images_are_resized_and_normalised(backbones):
+    preprocess = backbones.Preprocess(8, (0.5, 0.0, 0.25), (0.5, 1.0, 0.25))
     flat = np.full((2, 8, 8, 3), 51, np.uint8)
     np.testing.assert_allclose(
         preprocess(flat)[1, 3, 4], [(0.2 - 0.5) / 0.5, 0.2, (0.2 - 0.25) / 0.25], rtol=1e-5
@@ -121,7 +121,7 @@ def test_images_are_resized_and_normalised(networks):
 
 
 @pytest.mark.usefixtures("optimized")
-def test_the_experiment_runs_on_a_few_images(networks, folder, tmp_path):
+def test_the_experiment_runs_on_a_few_images(backbones, folder, tmp_path):
     main = runpy.run_path(str(EXPERIMENT / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
     assert set(results["networks"]) == {"resnet8", "squeezenet1.1"}

@@ -33,7 +33,6 @@ def test_the_subset_experiment_runs_on_one_small_case(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-@pytest.mark.usefixtures("optimized")
 def test_the_solvers_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "solvers" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import matplotlib as mpl
 import numpy as np
-from networks import ENTRIES, Backbone, Preprocess, load_backbone
+from backbones import ENTRIES, Backbone, Preprocess, load_backbone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler

@@ -7,9 +7,9 @@ from functools import lru_cache, partial
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from networks import data_folder
 from PIL import Image
 from scipy import signal
+from weights import data_folder
 
 Arrays = dict[str, np.ndarray]
 Examples = tuple[UInt8[np.ndarray, "samples height width channels"], Int[np.ndarray, " samples"]]

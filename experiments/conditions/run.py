@@ -29,7 +29,7 @@ SUITE = HERE.parent / "suite"
 sys.path[:0] = [str(SUITE), str(HERE.parent / "backbones")]
 
 import train as plain  # noqa: E402
-from networks import load_backbone  # noqa: E402
+from backbones import load_backbone  # noqa: E402
 from tasks import CASES, SMOKE, TASKS, Case  # noqa: E402
 
 import ntkpredict as ntp  # noqa: E402

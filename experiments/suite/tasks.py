@@ -16,7 +16,7 @@ from ntkpredict.data import take
 from ntkpredict.embedded import load_network
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backbones"))
-from networks import load_backbone
+from backbones import load_backbone
 from sources import load_images
 
 Distance = Literal["near", "medium", "far"]

@@ -112,15 +112,6 @@ def assert_one_line(outcome, beginning, code=1):
 class TestEmbeddedDefault:
     """The installed command, without a network or data of one's own."""
 
-    def test_predict(self, console_script):
-        outcome = console_script(
-            "predict", "--max-steps", 30, "--samples", 32, "--batch-size", 8, "--until", "steps>=20"
-        )
-        assert outcome.code == 0
-        assert outcome.err == ""
-        assert outcome.out.startswith("Fine-tuning ResidualNetwork on digits: sgd, lr 0.001")
-        assert "steps>=20 after about 20 steps" in outcome.out
-
     def test_train_with_checkpoints(self, console_script, tmp_path):
         arguments = (
             *("train", "--max-steps", 12, "--until", "steps>=12"),

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from linearize import HeadExactTangent, Identity, LinearTangent, linearize
+from linearize import LinearTangent
 from sde import (
     CrossEntropy,
     Curve,
@@ -20,31 +20,25 @@ from sde import (
     Examples,
     Problem,
     Replay,
-    Solver,
     Spectral,
-    SquaredError,
-    Stability,
     Trajectory,
-    choose_solver,
     log_grid,
     stability,
 )
-from sde import diffusion as sde_diffusion
-from sde import spectral as sde_spectral
-from sde.choice import check_name
-from tests import networks
+from tests.sde.problems import (
+    COLUMNS,
+    GRID,
+    OBJECTIVES,
+    OPTIMIZERS,
+    SAMPLES,
+    SOLVERS,
+    STEPS,
+    arrays,
+    assert_same,
+    problem,
+    with_optimizers,
+)
 
-SAMPLES, HELD_OUT, OUTPUTS, COLUMNS, STEPS = 64, 32, 3, 12, 40
-GRID = np.array([0, 1, 2, 5, 8, 17, 30, STEPS])
-SOLVERS: dict[str, Solver] = {"replay": Replay(), "sde": Diffusion(), "spectral": Spectral()}
-OBJECTIVES = {"squared error": SquaredError(), "cross-entropy": CrossEntropy(0.1)}
-OPTIMIZERS = {
-    "plain": optax.sgd(0.5),
-    "heavy ball": optax.sgd(0.1, momentum=0.8),
-    "nesterov": optax.sgd(0.1, momentum=0.8, nesterov=True),
-    "weight decay": optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.2, momentum=0.5)),
-    "cosine": optax.sgd(optax.cosine_decay_schedule(0.3, STEPS), momentum=0.5),
-}
 # (solver, model, objective), all that are supported.
 CASES = [
     (name, model, objective)
@@ -53,59 +47,6 @@ CASES = [
     for objective in OBJECTIVES
     if name != "spectral" or (model, objective) == ("linear", "squared error")
 ]
-
-
-@cache
-def _linear(_x64: bool) -> LinearTangent:
-    """Features with a spectrum, a start that is not zero, noise that no weight explains."""
-    random = np.random.default_rng(0)
-    scales = np.arange(1, COLUMNS + 1) ** -0.5
-    features = random.normal(size=(SAMPLES + HELD_OUT, OUTPUTS, COLUMNS)) * scales
-    return LinearTangent(
-        outputs_initial=jnp.asarray(0.5 * random.normal(size=features.shape[:2]), float),
-        jacobian=jnp.asarray(0.7 * features, float),
-        body_initial=jnp.asarray(random.normal(size=COLUMNS), float),
-        exact=True,
-    )
-
-
-@cache
-def _head_exact(_x64: bool) -> HeadExactTangent:
-    network, x = networks.perceptron(samples=SAMPLES + HELD_OUT, width=5)
-    model = linearize(network, x, Identity(), checked=True)
-    assert isinstance(model, HeadExactTangent)
-    return model
-
-
-def problem(
-    model: str = "linear", objective: str = "squared error", optimizer: Any = "plain", **more: Any
-) -> Problem:
-    """Full batches, unless it is asked for something else."""
-    make = _linear if model == "linear" else _head_exact
-    tangent, goal = make(bool(jax.config.jax_enable_x64)), OBJECTIVES[objective]
-    truth = np.asarray(tangent(tangent.initial()))
-    truth = truth + np.random.default_rng(1).normal(size=truth.shape)
-    targets = goal.targets(truth.argmax(1), OUTPUTS)
-    both = Examples(tangent, targets)
-    seen, unseen = both.take(slice(SAMPLES)), both.take(slice(SAMPLES, None))
-    settings = {"batch_size": SAMPLES, "validation": unseen} | more
-    chosen = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-    return Problem(seen, goal, chosen, **settings)
-
-
-def with_optimizers(given: Problem) -> list[Problem]:
-    return [replace(given, optimizer=optimizer) for optimizer in OPTIMIZERS.values()]
-
-
-def arrays(trajectory: Trajectory) -> list[np.ndarray]:
-    curves: list[Curve] = [trajectory.train, trajectory.curve("validation")]
-    return [values for curve in curves for values in (curve.loss, curve.accuracy)]
-
-
-def assert_same(got: Trajectory, expected: Trajectory, rtol: float) -> None:
-    np.testing.assert_array_equal(got.steps, expected.steps)
-    for a, b in zip(arrays(got), arrays(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol)
 
 
 # Full batches: nothing is random, so everything agrees
@@ -437,86 +378,6 @@ def test_the_effective_rate_is_good_while_momentum_forgets_fast(
     assert (off[1:] < 0.05).all() if agrees else off[1:].max() > 0.3
 
 
-# The spectral solver
-
-
-def spectral_problem(optimizer: Any, **more: Any) -> Problem:
-    return problem(**({"optimizer": optimizer} | more))
-
-
-@pytest.mark.parametrize("optimizer", ["plain", "heavy ball", "nesterov", "weight decay"])
-def test_the_closed_form_is_the_recursion(x64: None, optimizer: str) -> None:
-    given = problem(optimizer=optimizer)
-    grid = log_grid(500)
-    solved, (swept,) = Spectral().solve(given, grid), Spectral().sweep([given], grid)
-    assert_same(solved, swept, rtol=2e-6)  # the rates are read from optax in float32
-
-
-@pytest.mark.parametrize(("modes", "share"), [(10, 0.03), (160, 0.002)])
-def test_many_modes_follow_the_volterra_equation(x64: None, modes: int, share: float) -> None:
-    """L(t) = F(t) + Σ K(t − 1 − s) L(s), written out; the kernel's sum is the noise mass."""
-    random = np.random.default_rng(0)
-    features = np.linalg.qr(random.normal(size=(200, modes)))[0][:, None] * 200**0.5
-    model = LinearTangent(jnp.zeros((200, 1)), jnp.asarray(features), jnp.zeros(modes), exact=True)
-    examples = Examples(model, jnp.asarray(features @ random.normal(size=modes)))
-    rate, batch_size = 0.3 / modes, 2
-    plan = Problem(examples, SquaredError(), optax.sgd(rate), batch_size, sampling="independent")
-    grid = np.arange(6 * modes)
-    full = Spectral().solve(replace(plan, batch_size=200), grid).train.loss[0]
-    intensity = (200 - batch_size) / 199 / batch_size
-    curvature = np.linalg.eigvalsh(features[:, 0].T @ features[:, 0]) / 200
-    decay = (1 - rate * curvature) ** (2 * np.arange(20 * modes)[:, None])
-    kernel = intensity * rate**2 * (curvature**2 * decay).sum(1)
-    loss = full.copy()
-    for t in grid[1:]:
-        loss[t] += kernel[:t][::-1] @ loss[:t]
-    stable = stability(plan, 6)
-    assert stable is not None
-    assert kernel.sum() == pytest.approx(stable.noise_mass, rel=0.05)
-    assert loss[-1] > 1.03 * full[-1]
-    np.testing.assert_allclose(Spectral().solve(plan, grid).train.loss[0], loss, rtol=share)
-
-
-def test_more_columns_than_rows_and_a_start_that_only_decay_moves(x64: None) -> None:
-    """The eigenvectors come from the other side, and one mode has no curvature."""
-    given = replace(problem(optimizer="weight decay"), batch_size=3).take(slice(3))
-    assert given.train.targets.size < COLUMNS
-    got, expected = (SOLVERS[name].solve(given, GRID) for name in ("spectral", "replay"))
-    assert_same(got, expected, rtol=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "batch_size"),
-    [("weight decay", SAMPLES), ("cosine", SAMPLES), ("plain", 32)],
-)
-def test_steps_to_a_loss_are_those_of_a_scan(optimizer: str, batch_size: int) -> None:
-    slow = optax.chain(OPTIMIZERS[optimizer], optax.scale(0.02))
-    given = problem(optimizer=slow, batch_size=batch_size)
-    steps = 200
-    every = Spectral().solve(given, np.arange(steps + 1)).train.loss[0]
-    level = float(every[0] - 0.7 * (every[0] - every.min()))
-    expected = int((every <= level).argmax())
-    assert Spectral().steps_to(given, level, steps) == expected
-    assert 5 < expected < steps
-    assert Spectral().steps_to(given, 0.0, steps) is None
-    assert Spectral().steps_to(given, float(every[0]) * 2, steps) == 0
-
-
-def test_what_the_spectral_solver_cannot_follow() -> None:
-    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
-    for given, advice in [
-        (problem(objective="cross-entropy"), "needs loss='squared_error'; use solver='replay'"),
-        (problem("head-exact"), "needs a linear tangent model; use mode='linear', or solver='re"),
-        (problem(optimizer=clipped), "needs gradient descent with momentum (no clipping); use so"),
-    ]:
-        obstacle = Spectral().obstacle(given, stability(given, STEPS))
-        assert obstacle is not None
-        assert obstacle.startswith(advice)
-        with pytest.raises(ValueError, match=r"^solver: ") as caught:
-            Spectral().solve(given, GRID)
-        assert advice in str(caught.value)
-
-
 def test_the_sde_does_not_follow_clipping() -> None:
     given = problem(optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)))
     with pytest.raises(ValueError, match=r"^solver: needs gradient descent .*solver='replay'$"):
@@ -527,106 +388,3 @@ def test_the_sde_does_not_follow_clipping() -> None:
 def test_a_stride_is_positive(stride: float) -> None:
     with pytest.raises(ValueError, match=r"^stride: got .*; expected a number greater than 0$"):
         Diffusion(stride)
-
-
-# The choice
-
-
-def stable_with(mass: float, margin: float = 10.0) -> Stability:
-    found = stability(problem(batch_size=16), STEPS)
-    assert found is not None
-    critical = margin * found.learning_rate
-    return replace(found, noise_mass=mass, critical_learning_rate=critical)
-
-
-@pytest.mark.parametrize(
-    ("solver", "objective", "limit"),
-    [
-        ("sde", "squared error", sde_diffusion.LARGEST_MASS),
-        ("sde", "cross-entropy", sde_diffusion.LARGEST_MASS_BOUNDED),
-        ("spectral", "squared error", sde_spectral.LARGEST_MASS),
-    ],
-)
-def test_too_much_noise(solver: str, objective: str, limit: float) -> None:
-    given = problem("linear", objective, batch_size=16)
-    assert SOLVERS[solver].obstacle(given, stable_with(limit)) is None
-    obstacle = SOLVERS[solver].obstacle(given, stable_with(1.01 * limit))
-    assert obstacle is not None
-    assert obstacle.startswith(f"holds up to a noise mass of {limit:g}, and here it is ")
-    assert "use solver='replay', a smaller learning rate or larger batches" in obstacle
-    # Where training diverges anyway, every solver says so.
-    assert SOLVERS[solver].obstacle(given, stable_with(9.0, margin=0.9)) is None
-
-
-def test_replay_has_no_obstacle() -> None:
-    assert Replay().obstacle(problem(), None) is None
-    assert Replay().obstacle(problem(batch_size=16), stable_with(9.0)) is None
-
-
-def test_the_automatic_choice() -> None:
-    """The closed forms for a quiet quadratic, the SDE where a step is an epoch, else replay."""
-    few, full = problem(batch_size=16), problem()
-    limit = sde_spectral.LARGEST_MASS
-    quiet, loud = stable_with(limit / 2), stable_with(2 * limit)
-    unstable = stable_with(limit / 2, margin=0.9)
-    slow = replace(quiet, effective_learning_rate=1e-4)  # the SDE takes long strides
-    assert sde_diffusion.accurate_stride(quiet) == 1
-    assert sde_diffusion.accurate_stride(slow) > SAMPLES / 16
-    for given, stable, kind in [
-        (few, quiet, Spectral),
-        (full, quiet, Spectral),
-        (few, loud, Replay),
-        (few, None, Replay),
-        (few, unstable, Replay),
-        (problem("head-exact", batch_size=16), quiet, Replay),
-        (problem("head-exact", batch_size=16), slow, Diffusion),
-        (problem("head-exact"), quiet, Diffusion),
-        (problem("linear", "cross-entropy", batch_size=16), quiet, Replay),
-        (problem("linear", "cross-entropy", batch_size=16), slow, Diffusion),
-    ]:
-        assert isinstance(choose_solver("auto", given, stable), kind)
-
-
-def test_the_choice_by_name() -> None:
-    given, quiet = problem(batch_size=16), stable_with(0.5 * sde_spectral.LARGEST_MASS)
-    loud = stable_with(2 * sde_diffusion.LARGEST_MASS)
-    for name, kind in [("replay", Replay), ("sde", Diffusion), ("spectral", Spectral)]:
-        assert isinstance(choose_solver(name, given, quiet), kind)
-    assert isinstance(choose_solver("replay", given, None), Replay)
-    for name, refused, stable, reason in [
-        ("sde", given, None, "'sde' needs gradient descent"),
-        ("sde", given, loud, "'sde' holds up to a noise mass of 0"),
-        ("spectral", problem("head-exact"), quiet, "'spectral' needs a linear tangent model"),
-        ("spectral", problem("linear", "cross-entropy"), quiet, "'spectral' needs loss='squared_e"),
-    ]:
-        with pytest.raises(ValueError, match=rf"^solver: {reason}"):
-            choose_solver(name, refused, stable)
-
-
-def test_the_chosen_sde_strides_far_where_training_is_slow_and_stays_accurate() -> None:
-    given = problem(optimizer=optax.sgd(0.002))
-    stable = stability(given, STEPS)
-    assert stable is not None
-    chosen = choose_solver("sde", given, stable)
-    assert isinstance(chosen, Diffusion)
-    assert chosen.stride == pytest.approx(0.1 / (0.002 * stable.sharpness), rel=1e-4)
-    grid = np.array([0, 100, 1000])
-    got, expected = (solver.solve(given, grid).train.loss for solver in (chosen, Replay()))
-    np.testing.assert_allclose(got, expected, rtol=0.01)
-
-
-def test_a_model_of_no_features_does_not_hinder_the_choice() -> None:
-    """Nothing can be learnt, and that is no error."""
-    given = problem()
-    model = given.train.model
-    assert isinstance(model, LinearTangent)
-    flat = replace(model, jacobian=jnp.zeros_like(model.jacobian))
-    given = replace(given, train=given.train._replace(model=flat), validation=None)
-    assert isinstance(choose_solver("replay", given, stability(given, STEPS)), Replay)
-
-
-def test_an_unknown_solver() -> None:
-    """By the check itself: in tests, types are checked before it is reached."""
-    message = r"^solver: got 'magic'; expected one of \('auto', 'replay', 'sde', 'spectral'\)$"
-    with pytest.raises(ValueError, match=message):
-        check_name("magic")
