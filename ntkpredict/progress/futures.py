@@ -83,7 +83,8 @@ class Model:
         weight, counts = np.concatenate(parts), [len(part) for part in parts]
         mean = np.repeat([family.mean for family in self.shapes], counts, axis=0)
         spread = np.repeat([family.spread for family in self.shapes], counts, axis=0)
-        return Prior(weight / weight.sum(), mean, spread)
+        family = np.repeat(np.arange(len(counts)), counts)
+        return Prior(weight / weight.sum(), family, mean, spread)
 
     def relative_rate(self, steps: Steps) -> Steps:
         """lr_n / lr_max, not below what noise is worth speaking of."""

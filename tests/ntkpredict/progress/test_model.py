@@ -105,7 +105,8 @@ class TestPosterior:
         gaps = np.array([1.0, 1, 1, 0.5, 0.5, 1, 2])
         evidence = Evidence(design, values, random.uniform(0.5, 2, size=7), gaps)
         mean, spread = random.normal(size=(4, 3)), random.uniform(0.5, 1, size=(4, 3))
-        return Prior(np.array([0.1, 0.2, 0.3, 0.4]), mean, spread), evidence
+        weight, one_family = np.array([0.1, 0.2, 0.3, 0.4]), np.zeros(4, int)
+        return Prior(weight, one_family, mean, spread), evidence
 
     def test_is_that_of_dense_gaussians(self, case):
         prior, evidence = case
@@ -138,6 +139,19 @@ class TestPosterior:
         found = posterior(prior, none, NoisePrior())
         np.testing.assert_allclose(found.probability.sum(axis=(1, 2)), prior.weight)
         np.testing.assert_allclose(found.mean[:, 0, 0], prior.mean)
+
+    def test_between_families_the_fourth_root_of_the_evidence_counts(self, case):
+        prior, evidence = case
+        one = posterior(prior, evidence, NoisePrior()).probability
+        family = np.array([0, 1, 1, 0])
+        two = posterior(prior._replace(family=family), evidence, NoisePrior()).probability
+        odds = []
+        for found in (one, two):
+            first, second = (found[family == f] for f in (0, 1))
+            odds.append(first.sum() / second.sum())
+            np.testing.assert_allclose(first / first.sum(), one[[0, 3]] / one[[0, 3]].sum())
+            np.testing.assert_allclose(second / second.sum(), one[[1, 2]] / one[[1, 2]].sum())
+        assert odds[1] == pytest.approx(odds[0] ** 0.25)  # both weigh 0.5 before
 
     def test_draws_have_its_moments(self, case):
         found = posterior(*case, NoisePrior(0.2))
