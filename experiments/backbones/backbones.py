@@ -219,8 +219,7 @@ def load_backbone(
     """
     entry, factor = _entry(name), _factor(head_scale)
     weights = (folder or data_folder()) / "weights"
-    arrays = _read(weights / entry.file)
-    layers, own_head = _convert(arrays, entry)
+    layers, own_head = entry.weights.load(weights)
     body = entry.body(weights)
     side = entry.preprocess.size
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)

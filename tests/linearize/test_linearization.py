@@ -160,17 +160,6 @@ def test_features_move_as_the_movements_do(x64: None) -> None:
     assert_same(moves @ model.directions @ model.lift.T, moves, 0.02)
 
 
-def test_outputs_that_read_the_directions_do_not_depend_on_the_movements(x64: None) -> None:
-    network, x = networks.perceptron()
-    given = network.head_kernel(network.params)
-    moves = jax.random.normal(jax.random.key(1), (20, 8))
-    a = linearize(network, x, Identity(), directions=given, checked=True)
-    b = linearize(network, x, Identity(), directions=given, movements=moves, checked=True)
-    a, b = (replace(model, nonnegative=False) for model in (a, b))
-    assert jnp.abs(a.lift - b.lift).max() > 0.1
-    assert_same(a(far(a, 1.0)), b(far(b, 1.0)))
-
-
 @pytest.mark.parametrize("moves", [np.zeros((5, 8)), np.zeros((0, 8))])
 def test_movements_of_nothing_leave_the_directions(moves: np.ndarray) -> None:
     network, x = networks.perceptron()

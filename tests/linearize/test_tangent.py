@@ -146,6 +146,17 @@ def test_initial_outputs_are_those_of_the_network(mode: Any) -> None:
     )
 
 
+def test_outputs_that_read_the_directions_do_not_depend_on_the_movements(x64: None) -> None:
+    network, x = networks.perceptron()
+    given = network.head_kernel(network.params)
+    moves = jax.random.normal(jax.random.key(1), (20, 8))
+    a = linearize(network, x, Identity(), directions=given, checked=True)
+    b = linearize(network, x, Identity(), directions=given, movements=moves, checked=True)
+    a, b = (replace(model, nonnegative=False) for model in (a, b))
+    assert jnp.abs(a.lift - b.lift).max() > 0.1
+    assert_same(a(far(a, 1.0)), b(far(b, 1.0)))
+
+
 @pytest.mark.parametrize("mode", ["linear", "head_exact"])
 def test_output_jacobian_is_the_gradient_of_the_model_by_its_body(mode: Any) -> None:
     model = projected(mode)
