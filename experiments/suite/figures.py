@@ -139,7 +139,8 @@ def _dot(colour: str, label: str, *, hollow: bool) -> Line2D:
 
 
 def coverage(shown: dict[str, list[Row]], split: str) -> Figure:
-    """Share of the intervals that hold the real steps."""
+    """Share of the intervals that hold the real steps, of the forecasters that give any."""
+    shown = {name: rows for name, rows in shown.items() if any(row.interval for row in rows)}
     figure, axis = _lanes(
         shown, f"intervals that hold the real steps, {split} runs; line: 95 % binomial"
     )
