@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ntkpredict.catapult import STEPS, Catapult
 from ntkpredict.data import Data
 from sde import Problem, Stability, Trajectory
 
@@ -27,7 +28,9 @@ def reason_of(trajectory: Trajectory, stable: Stability | None) -> str:
     )
 
 
-def notes_of(data: Data, problem: Problem, stable: Stability | None) -> tuple[str, ...]:
+def notes_of(
+    data: Data, problem: Problem, stable: Stability | None, thrown: Catapult | None = None
+) -> tuple[str, ...]:
     """What to keep in mind."""
     notes = []
     if problem.samples < data.samples:
@@ -36,10 +39,15 @@ def notes_of(data: Data, problem: Problem, stable: Stability | None) -> tuple[st
             "extrapolated; more of them make late targets more certain."
         )
     if stable is not None and stable.margin < 1:
-        notes.append(
-            f"The learning rate is {1 / stable.margin:.2g} times the largest stable one; "
-            "training may oscillate or diverge."
-        )
+        unstable = f"The learning rate is {1 / stable.margin:.2g} times the largest stable one; "
+        if thrown is None:
+            notes.append(unstable + "training may oscillate or diverge.")
+        else:
+            loss = thrown.trajectory.train.loss[0]
+            notes.append(
+                f"{unstable}the first {STEPS} steps, trained for real, went from a training loss "
+                f"of {loss[0]:.3g} to {loss[-1]:.3g}, and the forecast goes on from there."
+            )
     return tuple(notes)
 
 

@@ -20,6 +20,7 @@ class Stopwatch:
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
-        """A phase has ended."""
+        """A phase has ended; one that comes again adds to its time."""
         now = self._clock()
-        self.laps[name], self._last = now - self._last, now
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now

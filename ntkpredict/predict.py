@@ -20,6 +20,7 @@ from linearize import (
 from linearize.linearization import Mode
 from ntkpredict.advice import ended_note, notes_of, reason_of
 from ntkpredict.calibration import SHIPPED, Calibration
+from ntkpredict.catapult import catapult, is_thrown
 from ntkpredict.checks import check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, in_seconds, measure_cost
 from ntkpredict.data import Data
@@ -100,16 +101,30 @@ def predict(
     cost = measure_cost(network, data, plan, step=step, progress=timing, clock=clock)
     refuse_if_met(until, step)
     watch.lap("cost of a batch")
-    simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
-    problem = simulation.problem(mode, projection, report("tangent features"))
-    watch.lap("tangent features")
-    stable = stability(problem, plan.max_steps)
-    watch.lap("stability")
-    if _grows(problem, kernel, solver):
-        problem = simulation.growing(problem, stable)
-    solved_by = choose_solver(solver, problem, stable)
-    follower = Follower(simulation, problem, plan, stable, until, calibration, data.samples)
+
+    def tangent(network: Network, plan: Plan, until: StoppingRule) -> Follower:
+        simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
+        problem = simulation.problem(mode, projection, report("tangent features"))
+        watch.lap("tangent features")
+        stable = stability(problem, plan.max_steps)
+        watch.lap("stability")
+        if _grows(problem, kernel, solver):
+            problem = simulation.growing(problem, stable)
+        return Follower(simulation, problem, plan, stable, until, calibration, data.samples)
+
+    follower = tangent(network, plan, until)
+    stable, thrown = follower.stable, None
+    if is_thrown(plan, stable):
+        way = report("training where it is unstable")
+        thrown = catapult(step, data.samples, network, plan, until, way)
+        watch.lap("catapult")
+        if thrown is not None:
+            follower = tangent(thrown.network, thrown.plan, thrown.until)
+    problem = follower.problem
+    solved_by = choose_solver(solver, problem, follower.stable)
     found = follower.follow(solved_by, report("simulating training"))
+    if thrown is not None:
+        found = thrown.whole(found, plan, stable)
     watch.lap("simulation")
     pilot = None
     if budget:
@@ -131,7 +146,10 @@ def predict(
         solver=solved_by.name,
         samples=problem.samples,
         forecast_seconds=watch.laps,
-        notes=(*notes_of(data, problem, stable), *ended_note(found.end, plan.max_steps)),
+        notes=(
+            *notes_of(data, problem, stable, thrown),
+            *ended_note(found.end, plan.max_steps),
+        ),
         versions=versions(),
     )
 

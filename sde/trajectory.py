@@ -49,6 +49,28 @@ class Trajectory:
         cut = self._reduce(lambda values: values[:, :count])
         return Trajectory(self.steps[:count], cut.train, cut.validation)
 
+    def then(self, later: Trajectory) -> Trajectory:
+        """These curves, and from their last step on later ones, which begin there.
+
+        Args:
+            later: the curves from then on, with the same splits; this one's single row goes before
+                each of its rows.
+        """
+        end, rows = len(self.steps) - 1, len(later.train.loss)
+
+        def joined(before: Curve, after: Curve) -> Curve:
+            loss, accuracy = (
+                np.concatenate([np.repeat(first[:, :end], rows, axis=0), then], axis=1)
+                for first, then in ((before.loss, after.loss), (before.accuracy, after.accuracy))
+            )
+            return Curve(loss, accuracy)
+
+        steps = np.concatenate([self.steps[:end], self.steps[-1] + later.steps])
+        validation = None
+        if self.validation is not None and later.validation is not None:
+            validation = joined(self.validation, later.validation)
+        return Trajectory(steps, joined(self.train, later.train), validation)
+
     def slowed(self, factor: float) -> Trajectory:
         """The same curves on a clock slower by a factor: what was at step t is at factor · t."""
         return self.at(self.steps / factor)

@@ -13,12 +13,16 @@ from typing import Any
 from tasks import TASKS, Case
 from train import rounded
 
+import ntkpredict as ntp
 from linearize.linearization import Mode
+from ntkpredict.catapult import STEPS, Catapult, catapult, evaluations, is_thrown
 from ntkpredict.interval import predicted_steps
 from ntkpredict.record import to_plain, write
 from ntkpredict.simulation import MOVED, MOVES, Simulation
+from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import AnyOf, StoppingRule
 from ntkpredict.suite import targets
+from ntkpredict.sweep import Simulated
 from ntkpredict.validity import Signals, Validity
 from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent, stability
 
@@ -71,17 +75,33 @@ class Forecasting:
     def __init__(self, case: Case, folder: Path, mode: Mode) -> None:
         self._key, self._folder = case.key, folder
         network, data, plan = case.load()
-        self._rules = targets(plan.max_steps)
+        self._plan, self._rules = plan, targets(plan.max_steps)
+        self._outputs = len(TASKS[case.task].classes)
+        self._seconds = self._forward_passes = 0.0
         until = AnyOf(tuple(self._rules))
-        outputs = len(TASKS[case.task].classes)
-        self._simulation = Simulation(network, data, plan, outputs, SAMPLES, SEEDS, until)
         start = time.perf_counter()
+        self._linearise(network, data, plan, until, mode)
+        self._stable_at_start = self._stable
+        self._thrown: Catapult | None = None
+        if mode == "head_exact" and is_thrown(plan, self._stable):
+            step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
+            thrown = catapult(step, data.samples, network, plan, until, _silent)
+            evaluated = sum(step.evaluated.values()) * len(evaluations(until))
+            self._forward_passes += 3.0 * plan.batch_size * STEPS + evaluated
+            if thrown is not None:
+                self._thrown = thrown
+                self._linearise(thrown.network, data, thrown.plan, thrown.until, mode)
+        self._seconds += time.perf_counter() - start
+
+    def _linearise(
+        self, network: ntp.Network, data: ntp.Data, plan: ntp.Plan, until: StoppingRule, mode: Mode
+    ) -> None:
+        self._simulation = Simulation(network, data, plan, self._outputs, SAMPLES, SEEDS, until)
         self.problem = self._simulation.problem(mode, None, _silent)
         self._stable = stability(self.problem, plan.max_steps)
-        self._seconds = time.perf_counter() - start
         rows = self.problem.train.model.jacobian.shape[1]
         samples = self.problem.samples + self.problem.validation.model.samples
-        self._forward_passes = samples * (1.0 + 2 * rows) + (mode == "head_exact") * MOVING
+        self._forward_passes += samples * (1.0 + 2 * rows) + (mode == "head_exact") * MOVING
 
     def growing(self) -> Problem:
         """The same with a kernel that grows, bounded by what is stable."""
@@ -94,21 +114,28 @@ class Forecasting:
         frozen: Trajectory | None = None,
         solver: Solver = REPLAY,
     ) -> Trajectory:
-        """A forecaster's answers, written. It pays for all that it rests on."""
+        """A forecaster's answers, written. It pays for all that it rests on.
+
+        Returns:
+            What the solver found, from where the tangent model is.
+        """
         start = time.perf_counter()
-        trajectory = self._simulation.solve(solver, problem, _silent, frozen)
+        curves = self._simulation.solve(solver, problem, _silent, frozen)
         self._seconds += time.perf_counter() - start
-        signals = self._simulation.signals(problem, trajectory, frozen, self._stable)
+        signals = self._simulation.signals(problem, curves, frozen, self._stable)
+        found = Simulated(self._plan, curves, len(curves.steps), False, self._stable, signals)
+        if self._thrown is not None:
+            found = self._thrown.whole(found, self._plan, self._stable_at_start)
         (self._folder / name).mkdir(parents=True, exist_ok=True)
         content = {
             "forecaster": name,
-            **answers(trajectory, signals, self._rules),
+            **answers(found.trajectory, found.signals, self._rules),
             "seconds": self._seconds,
             "forward_passes": self._forward_passes,
-            "trajectory": trajectory,
+            "trajectory": found.trajectory,
         }
         write(self._folder / name / f"{self._key}.json", rounded(to_plain(content)))
-        return trajectory
+        return curves
 
 
 def answers(trajectory: Trajectory, signals: Signals, rules: list[StoppingRule]) -> dict[str, Any]:

@@ -200,3 +200,21 @@ def test_a_training_that_diverges_tells_nothing_of_validation() -> None:
     alone = Trajectory(STEPS, given.train, None)
     assert alone.generalizing_like(given) is alone
     assert given.generalizing_like(alone) is given
+
+
+# One after the other
+
+
+def test_then_goes_on_where_the_first_one_ends() -> None:
+    later = trajectory()
+    known = trajectory().first(3).quantile(0.5)
+    whole = known.then(later)
+    np.testing.assert_array_equal(whole.steps, [0, 1, 2, 3, 4, 6, 10, 18])
+    for found, before, after in zip(arrays(whole), arrays(known), arrays(later), strict=True):
+        np.testing.assert_array_equal(found[:, 2:], after)
+        np.testing.assert_array_equal(found[:, :2], np.repeat(before[:, :2], 7, axis=0))
+
+
+def test_then_has_validation_where_both_have() -> None:
+    known = trajectory().first(3).quantile(0.5)
+    assert known.then(trajectory(validation=False)).validation is None
