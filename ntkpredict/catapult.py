@@ -76,13 +76,16 @@ class Catapult:
         )
 
 
-def is_thrown(plan: Plan, stable: Stability | None) -> bool:
+def is_thrown(network: Network, plan: Plan, stable: Stability | None) -> bool:
     """Whether the first of a plan's steps have a learning rate above the largest stable one.
 
-    Not where a warm-up comes first, nor where they are all that the plan has.
+    Not where only the head trains, as its tangent model is exact, where a warm-up comes first, or
+    where these steps are all that the plan has.
     """
     descent = as_gradient_descent(plan.optimizer, STEPS)
     if descent is None or stable is None or plan.max_steps <= STEPS:
+        return False
+    if not jax.tree.leaves(network.body(network.params)):
         return False
     return bool(np.max(descent.learning_rate) > stable.critical_learning_rate)
 

@@ -114,7 +114,7 @@ def predict(
 
     follower = tangent(network, plan, until)
     stable, thrown = follower.stable, None
-    if is_thrown(plan, stable):
+    if is_thrown(network, plan, stable):
         way = report("training where it is unstable")
         thrown = catapult(step, data.samples, network, plan, until, way)
         watch.lap("catapult")

@@ -83,7 +83,7 @@ class Forecasting:
         self._linearise(network, data, plan, until, mode)
         self._stable_at_start = self._stable
         self._thrown: Catapult | None = None
-        if mode == "head_exact" and is_thrown(plan, self._stable):
+        if mode == "head_exact" and is_thrown(network, plan, self._stable):
             step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
             thrown = catapult(step, data.samples, network, plan, until, _silent)
             evaluated = sum(step.evaluated.values()) * len(evaluations(until))

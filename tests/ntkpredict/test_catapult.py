@@ -149,17 +149,21 @@ def rates(optimizer, count):
 
 
 class TestIsThrown:
-    def test_above_the_largest_stable_rate(self):
-        assert is_thrown(plan(0.06), STABLE)
-        assert not is_thrown(plan(0.04), STABLE)
+    def test_above_the_largest_stable_rate(self, mlp):
+        assert is_thrown(mlp, plan(0.06), STABLE)
+        assert not is_thrown(mlp, plan(0.04), STABLE)
 
-    def test_not_where_a_warm_up_comes_first(self):
+    def test_not_where_only_the_head_trains(self, frozen_mlp, linear):
+        assert not is_thrown(frozen_mlp, plan(0.06), STABLE)
+        assert not is_thrown(linear, plan(0.06), STABLE)
+
+    def test_not_where_a_warm_up_comes_first(self, mlp):
         warm = optax.sgd(optax.linear_schedule(0.0, 0.1, 100))
-        assert not is_thrown(dataclasses.replace(plan(0.1), optimizer=warm), STABLE)
+        assert not is_thrown(mlp, dataclasses.replace(plan(0.1), optimizer=warm), STABLE)
 
-    def test_not_where_there_are_no_steps_to_spare(self):
-        assert not is_thrown(dataclasses.replace(plan(0.1), max_steps=STEPS), STABLE)
+    def test_not_where_there_are_no_steps_to_spare(self, mlp):
+        assert not is_thrown(mlp, dataclasses.replace(plan(0.1), max_steps=STEPS), STABLE)
 
-    def test_not_where_no_rule_is_known(self):
-        assert not is_thrown(plan(0.1), None)
-        assert not is_thrown(ntp.Plan.adamw(1.0), STABLE)
+    def test_not_where_no_rule_is_known(self, mlp):
+        assert not is_thrown(mlp, plan(0.1), None)
+        assert not is_thrown(mlp, ntp.Plan.adamw(1.0), STABLE)
