@@ -63,6 +63,9 @@ def predict(
 ) -> Forecast:
     """Forecast how many steps and seconds training will take, without training.
 
+    Where the learning rate is above the largest stable one, a few steps are trained all the same,
+    on a copy, and the forecast goes on from where they lead: see `ntkpredict.catapult`.
+
     Args:
         network: the pretrained network with its new head.
         data: the data to fine-tune on.
