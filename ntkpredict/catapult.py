@@ -1,14 +1,16 @@
 """The first steps of a run whose learning rate is unstable, trained for real.
 
-Above the largest stable learning rate the tangent model diverges. Real training hardly ever does:
-within a few steps the weights are thrown to where the kernel is small enough for that rate, the
-catapult of Lewkowycz et al. 2020 (arXiv:2003.02218), often at the expense of the pretrained
-features. So these steps are taken, and the tangent model is that of the weights they lead to.
+Above the largest stable learning rate the tangent model diverges. Real training with a
+cross-entropy mostly does not: within a few steps the weights are thrown to where the kernel is
+small enough for that rate, the catapult of Lewkowycz et al. 2020 (arXiv:2003.02218), often at the
+expense of the pretrained features. So these steps are taken, and the tangent model is that of the
+weights they lead to.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ import optax
 from jaxtyping import Array, Int
 
 from linearize import Network
+from linearize.network import paths
 from linearize.types import Params, Progress
 from ntkpredict.plan import Plan
 from ntkpredict.step import TrainingStep
@@ -44,50 +47,49 @@ class Catapult:
     """The first steps of a run, trained for real.
 
     Attributes:
+        plan: the plan.
+        stable: its stability at the start.
         trajectory: the real curves up to where the steps lead, one row.
         network: the network there.
-        plan: what is left of the plan.
+        rest: what is left of the plan.
         until: the stopping rule, its steps counted from there.
     """
 
+    plan: Plan
+    stable: Stability
     trajectory: Trajectory
     network: Network
-    plan: Plan
+    rest: Plan
     until: StoppingRule
 
-    def whole(self, rest: Simulated, plan: Plan, stable: Stability | None) -> Simulated:
+    def whole(self, rest: Simulated) -> Simulated:
         """The run from its start, from the simulation of what is left of it.
 
         Its margin is that of the start, as what the catapult leaves is far from pretrained.
-
-        Args:
-            rest: the simulation.
-            plan: the whole plan.
-            stable: the stability at the start.
         """
         known = self.trajectory
         return replace(
             rest,
-            plan=plan,
+            plan=self.plan,
             trajectory=known.then(rest.trajectory),
             simulated=rest.simulated + len(known.steps) - 1,
-            stability=stable,
-            signals=replace(rest.signals, margin=None if stable is None else stable.margin),
+            stability=self.stable,
+            signals=replace(rest.signals, margin=self.stable.margin),
         )
 
 
-def is_thrown(network: Network, plan: Plan, stable: Stability | None) -> bool:
+def is_thrown(stable: Stability | None, network: Network, plan: Plan) -> TypeGuard[Stability]:
     """Whether the first of a plan's steps have a learning rate above the largest stable one.
 
     Not where only the head trains, as its tangent model is exact, where a warm-up comes first, or
     where these steps are all that the plan has.
     """
-    descent = as_gradient_descent(plan.optimizer, STEPS)
-    if descent is None or stable is None or plan.max_steps <= STEPS:
+    descent = as_gradient_descent(plan.optimizer, plan.max_steps)
+    if stable is None or descent is None or plan.max_steps <= STEPS:
         return False
-    if not jax.tree.leaves(network.body(network.params)):
+    if not paths(network.body(network.params)):
         return False
-    return bool(np.max(descent.learning_rate) > stable.critical_learning_rate)
+    return bool(np.max(descent.learning_rate[:STEPS]) > stable.critical_learning_rate)
 
 
 def catapult(
@@ -95,6 +97,7 @@ def catapult(
     samples: int,
     network: Network,
     plan: Plan,
+    stable: Stability,
     until: StoppingRule,
     progress: Progress,
 ) -> Catapult | None:
@@ -105,6 +108,7 @@ def catapult(
         samples: N.
         network: the network; it is not changed.
         plan: the plan.
+        stable: its stability at the start.
         until: the stopping rule.
         progress: called with (steps done, steps in all).
 
@@ -121,14 +125,14 @@ def catapult(
             if i in grid:
                 curve.append(step.evaluate(state.params, split))
         progress(i, STEPS)
-    curves = {split: Curve(*np.array(values).T[:, None]) for split, values in found.items()}
+    curves = {split: Curve.of(points) for split, points in found.items()}
     trajectory = Trajectory(grid, curves["train"], curves.get("validation"))
     finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
     if trajectory.diverged.any() or not finite:
         return None
     rest = replace(plan, optimizer=_after(plan.optimizer, STEPS), max_steps=plan.max_steps - STEPS)
     there = replace(network, params=state.params)
-    return Catapult(trajectory, there, rest, _Onward(until, trajectory))
+    return Catapult(plan, stable, trajectory, there, rest, _Onward(until, trajectory))
 
 
 def evaluations(until: StoppingRule) -> Int[np.ndarray, " grid"]:

@@ -117,17 +117,17 @@ def predict(
 
     follower = tangent(network, plan, until)
     stable, thrown = follower.stable, None
-    if is_thrown(network, plan, stable):
+    if is_thrown(stable, network, plan):
         way = report("training where it is unstable")
-        thrown = catapult(step, data.samples, network, plan, until, way)
+        thrown = catapult(step, data.samples, network, plan, stable, until, way)
         watch.lap("catapult")
         if thrown is not None:
-            follower = tangent(thrown.network, thrown.plan, thrown.until)
+            follower = tangent(thrown.network, thrown.rest, thrown.until)
     problem = follower.problem
     solved_by = choose_solver(solver, problem, follower.stable)
     found = follower.follow(solved_by, report("simulating training"))
     if thrown is not None:
-        found = thrown.whole(found, plan, stable)
+        found = thrown.whole(found)
     watch.lap("simulation")
     pilot = None
     if budget:

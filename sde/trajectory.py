@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,11 @@ class Curve:
 
     loss: Float[np.ndarray, "seeds grid"]
     accuracy: Float[np.ndarray, "seeds grid"]
+
+    @staticmethod
+    def of(points: Sequence[tuple[float, float]]) -> Curve:
+        """One seed's curves, from (loss, accuracy) at each point of the grid."""
+        return Curve(*np.array(points, float).T[:, None])
 
 
 @dataclass(frozen=True)

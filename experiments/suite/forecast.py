@@ -81,16 +81,16 @@ class Forecasting:
         until = AnyOf(tuple(self._rules))
         start = time.perf_counter()
         self._linearise(network, data, plan, until, mode)
-        self._stable_at_start = self._stable
         self._thrown: Catapult | None = None
-        if mode == "head_exact" and is_thrown(network, plan, self._stable):
+        stable = self._stable
+        if mode == "head_exact" and is_thrown(stable, network, plan):
             step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
-            thrown = catapult(step, data.samples, network, plan, until, _silent)
+            thrown = catapult(step, data.samples, network, plan, stable, until, _silent)
             evaluated = sum(step.evaluated.values()) * len(evaluations(until))
             self._forward_passes += 3.0 * plan.batch_size * STEPS + evaluated
             if thrown is not None:
                 self._thrown = thrown
-                self._linearise(thrown.network, data, thrown.plan, thrown.until, mode)
+                self._linearise(thrown.network, data, thrown.rest, thrown.until, mode)
         self._seconds += time.perf_counter() - start
 
     def _linearise(
@@ -125,7 +125,7 @@ class Forecasting:
         signals = self._simulation.signals(problem, curves, frozen, self._stable)
         found = Simulated(self._plan, curves, len(curves.steps), False, self._stable, signals)
         if self._thrown is not None:
-            found = self._thrown.whole(found, self._plan, self._stable_at_start)
+            found = self._thrown.whole(found)
         (self._folder / name).mkdir(parents=True, exist_ok=True)
         content = {
             "forecaster": name,

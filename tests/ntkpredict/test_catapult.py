@@ -43,7 +43,7 @@ def plan(lr, **options):
 def thrown(network, data, plan, until=None):
     step = TrainingStep(network, data, plan)
     until = until or ntp.TargetLoss(relative=0.1)
-    return catapult(step, data.samples, network, plan, until, lambda _done, _total: None)
+    return catapult(step, data.samples, network, plan, STABLE, until, lambda _done, _total: None)
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ class TestForecast:
 class TestCatapult:
     def test_leaves_the_rest_of_the_plan(self, loud, data):
         found = thrown(loud, data, plan(0.1, schedule="cosine"))
-        assert found.plan.max_steps == 200 - STEPS
+        assert found.rest.max_steps == 200 - STEPS
         np.testing.assert_allclose(
-            rates(found.plan.optimizer, 5), rates(plan(0.1, schedule="cosine").optimizer, 25)[20:]
+            rates(found.rest.optimizer, 5), rates(plan(0.1, schedule="cosine").optimizer, 25)[20:]
         )
         assert found.until.evaluations(100).size == 0
         assert str(found.until) == "loss<=0.1x"
@@ -141,20 +141,20 @@ def rates(optimizer, count):
 
 class TestIsThrown:
     def test_above_the_largest_stable_rate(self, mlp):
-        assert is_thrown(mlp, plan(0.06), STABLE)
-        assert not is_thrown(mlp, plan(0.04), STABLE)
+        assert is_thrown(STABLE, mlp, plan(0.06))
+        assert not is_thrown(STABLE, mlp, plan(0.04))
 
     def test_not_where_only_the_head_trains(self, frozen_mlp, linear):
-        assert not is_thrown(frozen_mlp, plan(0.06), STABLE)
-        assert not is_thrown(linear, plan(0.06), STABLE)
+        assert not is_thrown(STABLE, frozen_mlp, plan(0.06))
+        assert not is_thrown(STABLE, linear, plan(0.06))
 
     def test_not_where_a_warm_up_comes_first(self, mlp):
         warm = optax.sgd(optax.linear_schedule(0.0, 0.1, 100))
-        assert not is_thrown(mlp, dataclasses.replace(plan(0.1), optimizer=warm), STABLE)
+        assert not is_thrown(STABLE, mlp, dataclasses.replace(plan(0.1), optimizer=warm))
 
     def test_not_where_there_are_no_steps_to_spare(self, mlp):
-        assert not is_thrown(mlp, dataclasses.replace(plan(0.1), max_steps=STEPS), STABLE)
+        assert not is_thrown(STABLE, mlp, dataclasses.replace(plan(0.1), max_steps=STEPS))
 
     def test_not_where_no_rule_is_known(self, mlp):
-        assert not is_thrown(mlp, plan(0.1), None)
-        assert not is_thrown(mlp, ntp.Plan.adamw(1.0), STABLE)
+        assert not is_thrown(None, mlp, plan(0.1))
+        assert not is_thrown(STABLE, mlp, ntp.Plan.adamw(1.0))
