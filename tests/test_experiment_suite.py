@@ -283,3 +283,10 @@ def test_the_suite_runs_on_one_small_case(monkeypatch, tmp_path):
     suite_run.train.main(tmp_path, suite_run.SMOKE)
     suite_run.forecast.main(tmp_path, suite_run.SMOKE)
     assert trained.stat().st_mtime == written
+
+
+def test_what_the_readme_reads_is_what_the_forecasts_say(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(SUITE)
+    found = importlib.import_module("reading").main(tmp_path)
+    assert found == json.loads((tmp_path / "reading.json").read_text())
+    assert found == json.loads((SUITE / "reading.json").read_text())

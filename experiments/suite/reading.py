@@ -1,0 +1,75 @@
+"""What the README reads off the rows of all targets, beyond the scores of results.json.
+
+    python experiments/suite/reading.py    # from stored runs and forecasts, in seconds
+
+Median errors of ours beside those of two baselines: where validity says poor and where it does not,
+and without the targets that are met while unstable first steps are trained for real. Writes
+reading.json.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ntkpredict.catapult import STEPS
+from ntkpredict.record import to_plain, write
+from ntkpredict.score import score, summarise
+from ntkpredict.suite import Row
+from ntkpredict.validity import Signals
+
+HERE = Path(__file__).parent
+FORECASTERS = ("ours", "average-run", "cape")
+
+
+def main(folder: Path = HERE) -> dict[str, Any]:
+    """Of each split, by group of targets that are really reached."""
+    rows = score(HERE).rows
+    asked = {name: {(row.case.key, row.rule): row for row in rows[name]} for name in FORECASTERS}
+    found: dict[str, Any] = {}
+    for split in ("development", "held-out"):
+        reached = [row for row in rows["ours"] if row.case.split == split and is_reached(row)]
+        found[split] = {}
+        for group, chosen in groups(reached).items():
+            keys = [(row.case.key, row.rule) for row in chosen]
+            errors = {
+                name: summarise([answers[key] for key in keys]).error_median
+                for name, answers in asked.items()
+            }
+            found[split][group] = {"targets": len(keys), "median_error": errors}
+    found = to_plain(found)
+    write(folder / "reading.json", found)
+    print(json.dumps(found, indent=1))
+    return found
+
+
+def is_reached(row: Row) -> bool:
+    """By a run that does not diverge."""
+    return not row.case.diverged and math.isfinite(row.real)
+
+
+def groups(rows: list[Row]) -> dict[str, list[Row]]:
+    """By what validity says, and by whether targets are met in first steps trained for real."""
+    met = [row for row in rows if row.real <= STEPS and is_unstable(row)]
+    later = [row for row in rows if row not in met]
+    return {
+        "all": rows,
+        "poor": [row for row in rows if row.answers and not row.answers.trusted],
+        "not poor": [row for row in rows if row.answers and row.answers.trusted],
+        "met in first steps": met,
+        "met later": later,
+    } | {
+        f"met later, {distance}": [row for row in later if row.case.distance == distance]
+        for distance in ("near", "medium", "far")
+    }
+
+
+def is_unstable(row: Row) -> bool:
+    """Whether the learning rate is above the largest stable one."""
+    path = HERE / "forecasts" / "ours" / f"{row.case.key}.json"
+    signals = Signals(**json.loads(path.read_text(encoding="utf-8"))["signals"])
+    return signals.margin is not None and signals.margin < 1
+
+
+if __name__ == "__main__":
+    main()
