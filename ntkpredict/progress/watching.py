@@ -248,5 +248,8 @@ def _curves(forecast: Forecast, metric: str) -> Float[np.ndarray, "runs grid"] |
     if curve is None:
         return None
     rows = curve.loss if match[2] == "loss" else curve.accuracy
-    rows = np.asarray(rows, float)[np.isfinite(rows).all(axis=1)]
+    rows = np.asarray(rows, float)[np.isfinite(rows[:, 0])]
+    # What diverges does not get better again: its last value that can be told is repeated.
+    known = np.where(np.isfinite(rows), np.arange(rows.shape[1]), 0)
+    rows = np.take_along_axis(rows, np.maximum.accumulate(known, axis=1), axis=1)
     return rows if len(rows) else None

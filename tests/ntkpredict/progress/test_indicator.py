@@ -103,6 +103,17 @@ def test_a_forecast_tells_before_the_first_step(clock, run, stop, forecast):
     assert np.ptp(after.steps_interval) < np.ptp(before.steps_interval)
 
 
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_a_forecast_that_diverges_tells_too(clock, forecast, lost):
+    grid = forecast.trajectory.steps
+    rows = np.where(grid < 300, 2.0 * np.exp(grid / 50), lost) * np.ones((2, 1))
+    curves = Curve(rows, np.zeros_like(rows))
+    forecast = dataclasses.replace(forecast, trajectory=ntp.Trajectory(grid, curves, curves))
+    estimate = Indicator(UNTIL, 2000, forecast=forecast, clock=clock).estimate()
+    assert estimate.steps == 6 * 20  # the first evaluation is the best one
+    assert estimate.at_maximum < 0.1
+
+
 def test_stops_where_the_rule_does(clock, run, stop):
     indicator = Indicator(UNTIL, 2000, clock=clock)
     run.play(indicator, clock, stop - 1)
