@@ -36,8 +36,7 @@ def check_optimizer(plan: Plan) -> None:
 
 def refuse_if_met(until: StoppingRule, step: TrainingStep) -> None:
     """Refuse a target that is met before training."""
-    start = {
-        split: Curve.of([step.evaluate(step.initial().params, split)]) for split in step.evaluated
-    }
+    params = step.initial().params
+    start = {split: Curve.of([step.evaluate(params, split)]) for split in step.evaluated}
     point = Trajectory(np.array([0]), start["train"], start.get("validation"))
     until.steps(point, complete=False)

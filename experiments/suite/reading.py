@@ -50,8 +50,10 @@ def is_reached(row: Row) -> bool:
 
 def groups(rows: list[Row]) -> dict[str, list[Row]]:
     """By what validity says, and by whether targets are met in first steps trained for real."""
-    met = [row for row in rows if row.real <= STEPS and is_unstable(row)]
-    later = [row for row in rows if row not in met]
+    unstable = {key for key in {row.case.key for row in rows} if is_unstable(key)}
+    met, later = [], []
+    for row in rows:
+        (met if row.real <= STEPS and row.case.key in unstable else later).append(row)
     return {
         "all": rows,
         "poor": [row for row in rows if row.answers and not row.answers.trusted],
@@ -64,9 +66,9 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
     }
 
 
-def is_unstable(row: Row) -> bool:
-    """Whether the learning rate is above the largest stable one."""
-    path = HERE / "forecasts" / "ours" / f"{row.case.key}.json"
+def is_unstable(key: str) -> bool:
+    """Whether the learning rate of a run is above the largest stable one."""
+    path = HERE / "forecasts" / "ours" / f"{key}.json"
     signals = Signals(**json.loads(path.read_text(encoding="utf-8"))["signals"])
     return signals.margin is not None and signals.margin < 1
 
