@@ -12,6 +12,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from train import rounded
+
 from ntkpredict.catapult import STEPS
 from ntkpredict.record import to_plain, write
 from ntkpredict.score import score, summarise
@@ -37,7 +39,7 @@ def main(folder: Path = HERE) -> dict[str, Any]:
                 for name, answers in asked.items()
             }
             found[split][group] = {"targets": len(keys), "median_error": errors}
-    found = to_plain(found)
+    found = rounded(to_plain(found))
     write(folder / "reading.json", found)
     print(json.dumps(found, indent=1))
     return found
