@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ntkpredict.catapult import STEPS, Catapult
 from ntkpredict.data import Data
+from ntkpredict.opening import Opening
 from sde import Problem, Stability, Trajectory
 
 
@@ -29,7 +29,7 @@ def reason_of(trajectory: Trajectory, stable: Stability | None) -> str:
 
 
 def notes_of(
-    data: Data, problem: Problem, stable: Stability | None, thrown: Catapult | None = None
+    data: Data, problem: Problem, stable: Stability | None, opening: Opening | None = None
 ) -> tuple[str, ...]:
     """What to keep in mind."""
     notes = []
@@ -39,15 +39,16 @@ def notes_of(
             "extrapolated; more of them make late targets more certain."
         )
     if stable is not None and stable.margin < 1:
-        unstable = f"The learning rate is {1 / stable.margin:.2g} times the largest stable one; "
-        if thrown is None:
-            notes.append(unstable + "training may oscillate or diverge.")
-        else:
-            loss = thrown.trajectory.train.loss[0]
-            notes.append(
-                f"{unstable}the first {STEPS} steps, trained for real, went from a training loss "
-                f"of {loss[0]:.3g} to {loss[-1]:.3g}, and the forecast goes on from there."
-            )
+        notes.append(
+            f"The learning rate is {1 / stable.margin:.2g} times the largest stable one; training "
+            "may oscillate or diverge."
+        )
+    if opening is not None:
+        loss = opening.trajectory.train.loss[0]
+        notes.append(
+            f"The first {opening.steps} steps, trained for real on a copy, went from a training "
+            f"loss of {loss[0]:.3g} to {loss[-1]:.3g}; the forecast goes on from there."
+        )
     return tuple(notes)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from linearize.types import Progress
 from ntkpredict.calibration import Calibration
 from ntkpredict.interval import horizon
-from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.sweep import PlanSweep, Simulated
@@ -24,7 +23,6 @@ class Follower:
     Attributes:
         simulation: of the plan.
         problem: the simulation's, with the kernel's growth if it grows.
-        plan: the plan.
         stable: the problem's `stability`.
         until: the stopping rule.
         calibration: what the interval is told from.
@@ -33,7 +31,6 @@ class Follower:
 
     simulation: Simulation
     problem: Problem
-    plan: Plan
     stable: Stability | None
     until: StoppingRule
     calibration: Calibration
@@ -46,14 +43,15 @@ class Follower:
             solver: of the problem.
             progress: called with (steps done, steps in all).
         """
+        plan = self.simulation.plan
         if isinstance(solver, Replay):
             sweep = PlanSweep(self.simulation, self.samples, self.until)
-            members, limit = [(self.plan, self.stable)], self.plan.max_steps
+            members, limit = [(plan, self.stable)], plan.max_steps
             (found,) = sweep.side_by_side(self.problem, members, limit, self._horizon, progress)
             return found
-        curves = self.simulation.solve(solver, self.problem, progress)
+        curves = self.simulation.whole(self.simulation.solve(solver, self.problem, progress))
         signals = self.simulation.signals(self.problem, curves, None, self.stable)
-        return Simulated(self.plan, curves, len(curves.steps), False, self.stable, signals)
+        return Simulated(plan, curves, len(curves.steps), False, self.stable, signals)
 
     def _horizon(self, stop: float, curves: Trajectory, frozen: Trajectory | None) -> float:
         """Milestones are read down to a tenth of the initial loss, and validation at the stop.

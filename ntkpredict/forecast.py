@@ -44,8 +44,8 @@ class Forecast:
             to where a note says, and their last values are repeated from there on.
         stability: the largest stable learning rate and the noise of minibatches, at the start; None
             where no rule is known for the optimizer.
-        spectrum: the eigenvalues of the tangent kernel, at the start or where the first steps of an
-            unstable run lead (see `ntkpredict.catapult`), over the number of samples,
+        spectrum: the eigenvalues of the tangent kernel, at the start or where first steps that
+            are trained for real lead (see `ntkpredict.opening`), over the number of samples,
             largest first, on as many samples as have about 512 of them; with the coordinates as
             the optimizer scales them where it is of the Adam family.
         validity: how far to trust it.

@@ -20,13 +20,13 @@ from linearize import (
 from linearize.linearization import Mode
 from ntkpredict.advice import ended_note, notes_of, reason_of
 from ntkpredict.calibration import SHIPPED, Calibration
-from ntkpredict.catapult import catapult, is_thrown
 from ntkpredict.checks import check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, in_seconds, measure_cost
 from ntkpredict.data import Data
 from ntkpredict.follow import Follower
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
+from ntkpredict.opening import Opening, opens, train_opening
 from ntkpredict.phases import Report, Stopwatch
 from ntkpredict.pilot import Pilot, train_pilot
 from ntkpredict.plan import Plan
@@ -35,7 +35,7 @@ from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.sweep import Simulated
 from ntkpredict.versions import versions
-from sde import Problem, SolverName, choose_solver, stability
+from sde import Problem, SolverName, Stability, choose_solver, stability
 from sde.choice import check_name
 
 Kernel = Literal["growing", "frozen"]
@@ -57,14 +57,16 @@ def predict(
     solver: SolverName = "auto",
     projection: Projection | None = None,
     seeds: int = 8,
+    opening: bool = True,
     calibration: Calibration = SHIPPED,
     report: Report | None = None,
     clock: Clock = time.perf_counter,
 ) -> Forecast:
     """Forecast how many steps and seconds training will take, without training.
 
-    Where the learning rate is above the largest stable one, a few steps are trained all the same,
-    on a copy, and the forecast goes on from where they lead: see `ntkpredict.catapult`.
+    But for a few steps: under Adam and its kind, and where the learning rate is above the largest
+    stable one, 20 are trained on a copy, and the forecast goes on from where they lead: see
+    `ntkpredict.opening`.
 
     Args:
         network: the pretrained network with its new head.
@@ -83,6 +85,7 @@ def predict(
         projection: of parameter space, see `linearize`.
         seeds: how many minibatch orders to simulate; ``"spectral"`` gives their expectation alone,
             and an interval without their noise.
+        opening: whether first steps may be trained for real.
         calibration: what forecasts were off by, for the interval; `Calibration.of` a history adds
             the user's own to what is shipped.
         report: for progress bars.
@@ -105,29 +108,33 @@ def predict(
     refuse_if_met(until, step)
     watch.lap("cost of a batch")
 
-    def tangent(network: Network, plan: Plan, until: StoppingRule) -> Follower:
-        simulation = Simulation(network, data, plan, outputs, samples, seeds, until)
+    def opened(stable: Stability | None) -> Opening | None:
+        if not (opening and opens(plan, network, stable)):
+            return None
+        way = report("training the first steps")
+        found = train_opening(step, data.samples, network, plan, until, way)
+        watch.lap("first steps")
+        return found
+
+    def tangent(start: Opening | None) -> Follower:
+        simulation = Simulation(network, data, plan, outputs, samples, seeds, until, (), start)
         problem = simulation.problem(mode, projection, report("tangent features"))
         watch.lap("tangent features")
         stable = stability(problem, plan.max_steps)
         watch.lap("stability")
         if _grows(problem, kernel, solver):
             problem = simulation.growing(problem, stable)
-        return Follower(simulation, problem, plan, stable, until, calibration, data.samples)
+        return Follower(simulation, problem, stable, until, calibration, data.samples)
 
-    follower = tangent(network, plan, until)
-    stable, thrown = follower.stable, None
-    if is_thrown(stable, network, plan):
-        way = report("training where it is unstable")
-        thrown = catapult(step, data.samples, network, plan, stable, until, way)
-        watch.lap("catapult")
-        if thrown is not None:
-            follower = tangent(thrown.network, thrown.rest, thrown.until)
+    start = opened(None)
+    follower = tangent(start)
+    stable = follower.stable
+    if stable is not None:
+        start = opened(stable)
+        follower = follower if start is None else tangent(start)
     problem = follower.problem
     solved_by = choose_solver(solver, problem, follower.stable)
-    found = follower.follow(solved_by, report("simulating training"))
-    if thrown is not None:
-        found = thrown.whole(found)
+    found = follower.follow(solved_by, report("simulating training")).since(stable)
     watch.lap("simulation")
     pilot = None
     if budget:
@@ -150,7 +157,7 @@ def predict(
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=(
-            *notes_of(data, problem, stable, thrown),
+            *notes_of(data, problem, stable, start),
             *ended_note(found.end, plan.max_steps),
         ),
         versions=versions(),

@@ -30,6 +30,7 @@ from linearize.linearization import Mode
 from linearize.network import paths
 from linearize.types import Params, Progress
 from ntkpredict.data import Data, subset_index, take
+from ntkpredict.opening import Opening
 from ntkpredict.plan import Plan
 from ntkpredict.stopping import StoppingRule
 from ntkpredict.validity import Signals, difference
@@ -81,6 +82,12 @@ class Simulation:
         until: the stopping rule; the curves have the points that it needs.
         beside: other plans of its kind that are simulated on the same samples and features; they
             differ from it in optimizer and batch size only.
+        opening: the plan's first steps where they are trained already; the tangent model is that
+            of the network they lead to.
+
+    Attributes:
+        plan: the plan; its optimizer waits while the opening lasts.
+        grid: the steps at which curves are known.
     """
 
     def __init__(
@@ -93,9 +100,13 @@ class Simulation:
         seeds: int,
         until: StoppingRule,
         beside: Sequence[Plan] = (),
+        opening: Opening | None = None,
     ) -> None:
-        self._network = network
-        self._plan = plan
+        self._network = network if opening is None else opening.network
+        self._opening = opening
+        if opening is not None:
+            plan = replace(plan, optimizer=opening.waiting(plan.optimizer))
+        self.plan = plan
         self._plans = (plan, *beside)
         self._samples = data.samples
         largest = max(plan.batch_size for plan in self._plans)
@@ -107,6 +118,9 @@ class Simulation:
             self._held_out = take(data.validation, subset_index(len(data.validation[1]), count))
         self._outputs = outputs
         self.grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
+        if opening is not None:
+            known = opening.trajectory.steps
+            self.grid = np.concatenate([known, self.grid[self.grid > known[-1]]])
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
         self._path = jnp.zeros((1, 0, 0, 0))
         self._moves = jnp.zeros((0, 0))
@@ -120,8 +134,8 @@ class Simulation:
         if self._held_out is not None:
             inputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), inputs, self._held_out[0])
             labels = np.concatenate([labels, self._held_out[1]])
-        targets = self._plan.objective.targets(labels, self._outputs)
-        scaled = is_coordinate_wise(self._plan.optimizer)
+        targets = self.plan.objective.targets(labels, self._outputs)
+        scaled = is_coordinate_wise(self.plan.optimizer)
         model = linearize(
             self._network,
             inputs,
@@ -149,7 +163,7 @@ class Simulation:
             msg = "problem: got a model with a frozen head; expected mode='head_exact'"
             raise ValueError(msg)  # noqa: TRY004 (it is its mode that is wrong)
         critical = None if stable is None else stable.critical_learning_rate
-        bound = stable_growth(problem.optimizer, critical, self._plan.max_steps)
+        bound = stable_growth(problem.optimizer, critical, self.plan.max_steps)
         origin = model.features_along(model.initial())
         growth = Growth(origin, bound, layers(self._network.body(self._network.params)))
         return replace(problem, growth=growth)
@@ -202,10 +216,14 @@ class Simulation:
             trajectory = extrapolate(solver, problem, self._samples, self.grid, progress)
         return trajectory if frozen is None else trajectory.generalizing_like(frozen)
 
+    def whole(self, curves: Trajectory) -> Trajectory:
+        """The run from its start: simulated curves, after the opening's where there is one."""
+        return curves if self._opening is None else curves.beginning(self._opening.trajectory)
+
     def _training(
         self, train: Examples, seeds: tuple[int, ...], validation: Examples | None = None
     ) -> Problem:
-        plan = self._plan
+        plan = self.plan
         return Problem(train, plan.objective, plan.optimizer, plan.batch_size, seeds, validation)
 
     def _directions(self, still: HeadExactTangent, targets: Array) -> Array:
@@ -217,7 +235,7 @@ class Simulation:
         one: there is a limit, and a lower one for these.
         """
         pilot = self._training(Examples(still, targets), self._seeds[:2])
-        others, centred = self._outputs - 1, self._plan.objective.relative
+        others, centred = self._outputs - 1, self.plan.objective.relative
         if len(self._plans) == 1:
             every = self._path = head_path(pilot, self.grid)
             most = max(8, 3 * others)
@@ -229,7 +247,7 @@ class Simulation:
             most = max(1, 2 * others)
         read = head_directions(every, most, kept=_KEPT, centred=centred)
         self._moves = self._movements(still, targets)
-        if not is_coordinate_wise(self._plan.optimizer):
+        if not is_coordinate_wise(self.plan.optimizer):
             return read
         return moved_directions(read, self._moves, most, kept=_KEPT_MOVES)
 
@@ -240,8 +258,8 @@ class Simulation:
             self._network,
             take(self._split, some)[0],
             jnp.stack([self._pulls(still, targets, some, head) for head in self._heads(MOVES)]),
-            batch=self._plan.batch_size,
-            signs=is_coordinate_wise(self._plan.optimizer),
+            batch=self.plan.batch_size,
+            signs=is_coordinate_wise(self.plan.optimizer),
         )
         return moves.reshape(-1, moves.shape[2])
 
@@ -259,9 +277,9 @@ class Simulation:
 
     def _scaled_sketch(self, still: HeadExactTangent | None) -> Projection:
         """Of the body's coordinates, by how large their gradients are while the head trains."""
-        network, size = self._network, self._plan.batch_size
+        network, size = self._network, self.plan.batch_size
         inputs, labels = take(self._split, slice(_MOMENT_BATCHES * size))
-        targets = self._plan.objective.targets(labels, self._outputs)
+        targets = self.plan.objective.targets(labels, self._outputs)
         if still is None:
             outputs = map_batches(partial(network.apply, network.params), inputs, size)
             cotangents = self._residuals(outputs, targets)
@@ -295,7 +313,7 @@ class Simulation:
 
     def _residuals(self, outputs: Array, targets: Array) -> Array:
         """The gradient of each sample's loss by its outputs."""
-        return jax.grad(lambda f: self._plan.objective.loss(f, targets).sum())(outputs)
+        return jax.grad(lambda f: self.plan.objective.loss(f, targets).sum())(outputs)
 
 
 def layers(body: Params) -> int:

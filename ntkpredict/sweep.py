@@ -65,6 +65,11 @@ class Simulated:
     stability: Stability | None
     signals: Signals
 
+    def since(self, stable: Stability | None) -> Simulated:
+        """The same, its stability that of the start, where an opening leads away from it."""
+        margin = None if stable is None else stable.margin
+        return replace(self, stability=stable, signals=replace(self.signals, margin=margin))
+
     @property
     def end(self) -> int:
         """The last step that was simulated."""
@@ -141,11 +146,18 @@ class PlanSweep:
         on_all = partial(_on_all, problem.samples / self._samples)
         race = Race(self._until, limit, self._patience)
 
+        def begun(parts: list[Trajectory]) -> Any:
+            found = on_all(parts)
+            return None if found is None else self._simulation.whole(found)
+
+        def held(curves: Trajectory) -> Trajectory:
+            return _held(self._simulation.whole(curves), grid)
+
         def enough(plan: int, curves: Swept) -> bool:
-            found = on_all(curves.parts)
+            found = begun(curves.parts)
             if progress is not None:
                 progress(int(found.steps[-1]), int(grid[-1]))
-            return race.over(plan, found, lambda stop: horizon(stop, found, on_all(curves.frozen)))
+            return race.over(plan, found, lambda stop: horizon(stop, found, begun(curves.frozen)))
 
         swept = sweep(problem, direction, rates, grid, parts, enough)
         if progress is not None:
@@ -154,8 +166,8 @@ class PlanSweep:
         for i, ((plan, stable), curves) in enumerate(zip(members, swept, strict=True)):
             trajectory, frozen = on_all(curves.parts), on_all(curves.frozen)
             if frozen is not None:
-                trajectory, frozen = trajectory.generalizing_like(frozen), _held(frozen, grid)
-            trajectory = _held(trajectory, grid)
+                trajectory, frozen = trajectory.generalizing_like(frozen), held(frozen)
+            trajectory = held(trajectory)
             signals = self._simulation.signals(problem, trajectory, frozen, stable)
             count = len(curves.parts[0].steps)
             yield Simulated(plan, trajectory, count, i in race.given_up, stable, signals)

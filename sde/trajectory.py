@@ -54,27 +54,26 @@ class Trajectory:
         cut = self._reduce(lambda values: values[:, :count])
         return Trajectory(self.steps[:count], cut.train, cut.validation)
 
-    def then(self, later: Trajectory) -> Trajectory:
-        """These curves, and from their last step on later ones, which begin there.
+    def beginning(self, known: Trajectory) -> Trajectory:
+        """The same curves, where their first points are known.
 
         Args:
-            later: the curves from then on, with the same splits; this one's single row goes before
-                each of its rows.
+            known: one row on the first points of the grid, or on more, with the same splits; it
+                begins every row.
         """
-        end, rows = len(self.steps) - 1, len(later.train.loss)
 
-        def joined(before: Curve, after: Curve) -> Curve:
-            loss, accuracy = (
-                np.concatenate([np.repeat(first[:, :end], rows, axis=0), then], axis=1)
-                for first, then in ((before.loss, after.loss), (before.accuracy, after.accuracy))
-            )
-            return Curve(loss, accuracy)
+        def joined(curve: Curve, first: Curve) -> Curve:
+            def values(later: np.ndarray, row: np.ndarray) -> np.ndarray:
+                count = min(later.shape[1], row.shape[1])
+                begun = np.broadcast_to(row[:, :count], (len(later), count))
+                return np.concatenate([begun, later[:, count:]], axis=1)
 
-        steps = np.concatenate([self.steps[:end], self.steps[-1] + later.steps])
+            return Curve(values(curve.loss, first.loss), values(curve.accuracy, first.accuracy))
+
         validation = None
-        if self.validation is not None and later.validation is not None:
-            validation = joined(self.validation, later.validation)
-        return Trajectory(steps, joined(self.train, later.train), validation)
+        if self.validation is not None:
+            validation = joined(self.validation, known.curve("validation"))
+        return Trajectory(self.steps, joined(self.train, known.train), validation)
 
     def slowed(self, factor: float) -> Trajectory:
         """The same curves on a clock slower by a factor: what was at step t is at factor · t."""

@@ -285,6 +285,15 @@ def test_the_suite_runs_on_one_small_case(monkeypatch, tmp_path):
     assert trained.stat().st_mtime == written
 
 
+def test_the_tables_of_the_readmes_are_of_the_stored_forecasts(monkeypatch):
+    monkeypatch.syspath_prepend(SUITE)
+    table = importlib.import_module("table")
+    scores = score(SUITE)
+    for folder, make in ((SUITE, table.of_forecasters), (table.PROJECT, table.of_kernels)):
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        assert "\n".join(make(scores)) in readme
+
+
 def test_what_the_readme_reads_is_what_the_forecasts_say(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(SUITE)
     found = importlib.import_module("reading").main(tmp_path)

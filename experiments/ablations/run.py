@@ -28,6 +28,7 @@ import train as real  # noqa: E402
 from tasks import CASES, SMOKE, TASKS, Case  # noqa: E402
 
 from linearize import CountSketch, HeadExactTangent  # noqa: E402
+from ntkpredict.opening import opens  # noqa: E402
 from ntkpredict.record import to_plain, to_trajectory, write  # noqa: E402
 from ntkpredict.simulation import Simulation  # noqa: E402
 from ntkpredict.stopping import AnyOf  # noqa: E402
@@ -53,15 +54,20 @@ class Ablation:
     Args:
         case: the case.
         samples: looked at, at most.
+        opening: whether first steps may be trained for real.
     """
 
-    def __init__(self, case: Case, samples: int = suite.SAMPLES) -> None:
+    def __init__(self, case: Case, samples: int = suite.SAMPLES, *, opening: bool = True) -> None:
         network, data, self._plan = case.load()
-        rules = targets(case.max_steps)
+        until = AnyOf(tuple(targets(case.max_steps)))
         outputs = len(TASKS[case.task].classes)
+        begun = None
+        if opening and opens(self._plan, network):
+            begun = suite.first_steps(network, data, self._plan, until)
         self._simulation = Simulation(
-            network, data, self._plan, outputs, samples, SEEDS, AnyOf(tuple(rules))
+            network, data, self._plan, outputs, samples, SEEDS, until, (), begun
         )
+        self.whole = self._simulation.whole
 
     def linearised(self, projection: CountSketch | None = None) -> Problem:
         """The tangent model's training, its kernel frozen."""
@@ -76,7 +82,7 @@ class Ablation:
         return self._simulation.growing(problem, stable)
 
     def solve(self, problem: Problem, frozen: Trajectory | None = None) -> Trajectory:
-        """The curves on all samples."""
+        """The curves on all samples, simulated."""
         return self._simulation.solve(Replay(), problem, _silent, frozen)
 
     def as_is(self, problem: Problem) -> Trajectory:
@@ -100,21 +106,26 @@ def forecasts(case: Case, smoke: bool) -> dict[str, Trajectory]:
     }
     straight = with_linear_features(problem)
     found["features below zero"] = ablation.solve(ablation.growing(straight, stable), frozen)
+    found = {name: ablation.whole(curves) for name, curves in found.items()}
     if smoke:
         return found
     del problem, growing, straight
     half = Ablation(case, suite.SAMPLES // 2)
-    found["256 samples"] = whole(half, half.linearised())
-    if not is_coordinate_wise(case.load()[2].optimizer):
+    found["256 samples"] = default(half, half.linearised())
+    if is_coordinate_wise(case.load()[2].optimizer):
+        pretrained = Ablation(case, opening=False)
+        found["no first steps"] = default(pretrained, pretrained.linearised())
+    else:
         coarse = Ablation(case)
-        found["1,024 columns"] = whole(coarse, coarse.linearised(CountSketch(1024)))
+        found["1,024 columns"] = default(coarse, coarse.linearised(CountSketch(1024)))
     return found
 
 
-def whole(ablation: Ablation, problem: Problem) -> Trajectory:
+def default(ablation: Ablation, problem: Problem) -> Trajectory:
     """The default from another linearisation."""
     frozen = ablation.solve(replace(problem, seeds=problem.seeds[:1]))
-    return ablation.solve(ablation.growing(problem, ablation.stable(problem)), frozen)
+    growing = ablation.growing(problem, ablation.stable(problem))
+    return ablation.whole(ablation.solve(growing, frozen))
 
 
 def with_linear_features(problem: Problem) -> Problem:

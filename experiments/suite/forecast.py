@@ -13,10 +13,9 @@ from typing import Any
 from tasks import TASKS, Case
 from train import rounded
 
-import ntkpredict as ntp
 from linearize.linearization import Mode
-from ntkpredict.catapult import STEPS, Catapult, catapult, evaluations, is_thrown
 from ntkpredict.interval import predicted_steps
+from ntkpredict.opening import STEPS, Opening, evaluations, opens, train_opening
 from ntkpredict.record import to_plain, write
 from ntkpredict.simulation import MOVED, MOVES, Simulation
 from ntkpredict.step import TrainingStep
@@ -24,7 +23,16 @@ from ntkpredict.stopping import AnyOf, StoppingRule
 from ntkpredict.suite import targets
 from ntkpredict.sweep import Simulated
 from ntkpredict.validity import Signals, Validity
-from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent, stability
+from sde import (
+    Diffusion,
+    Problem,
+    Replay,
+    Solver,
+    Stability,
+    Trajectory,
+    as_gradient_descent,
+    stability,
+)
 
 SAMPLES, SEEDS = 512, 4
 MOVING = 6 * MOVES * MOVED
@@ -44,16 +52,16 @@ def main(folder: Path, cases: dict[str, Case]) -> None:
                 print(f"{last} {key}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def ours(case: Case, folder: Path) -> None:
+def ours(case: Case, folder: Path, *, opening: bool = True) -> None:
     """The head exact; the kernel frozen, or growing with the features."""
-    forecasting = Forecasting(case, folder, "head_exact")
+    forecasting = Forecasting(case, folder, "head_exact", opening=opening)
     frozen = forecasting.solve("frozen", forecasting.problem)
     forecasting.solve("ours", forecasting.growing(), frozen)
 
 
 def paper(case: Case, folder: Path) -> None:
     """One linearisation of everything, by replay and by the paper's equation."""
-    forecasting = Forecasting(case, folder, "linear")
+    forecasting = Forecasting(case, folder, "linear", opening=False)
     if as_gradient_descent(forecasting.problem.optimizer, case.max_steps) is not None:
         equation = Diffusion(effective_rate=True)
         forecasting.solve("ntk-elr-sde", forecasting.problem, solver=equation)
@@ -67,36 +75,42 @@ class Forecasting:
         case: the case.
         folder: where they are written.
         mode: of linearisation.
+        opening: whether first steps may be trained for real.
 
     Attributes:
         problem: the tangent model's training, its kernel frozen.
     """
 
-    def __init__(self, case: Case, folder: Path, mode: Mode) -> None:
-        self._key, self._folder = case.key, folder
-        network, data, plan = case.load()
-        self._plan, self._rules = plan, targets(plan.max_steps)
+    def __init__(self, case: Case, folder: Path, mode: Mode, *, opening: bool) -> None:
+        self._key, self._folder, self._case = case.key, folder, case.load()
+        self._rules = targets(case.max_steps)
+        self._until = AnyOf(tuple(self._rules))
         self._outputs = len(TASKS[case.task].classes)
         self._seconds = self._forward_passes = 0.0
-        until = AnyOf(tuple(self._rules))
         start = time.perf_counter()
-        self._linearise(network, data, plan, until, mode)
-        self._thrown: Catapult | None = None
-        stable = self._stable
-        if mode == "head_exact" and is_thrown(stable, network, plan):
-            step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
-            thrown = catapult(step, data.samples, network, plan, stable, until, _silent)
-            evaluated = sum(step.evaluated.values()) * len(evaluations(until))
-            self._forward_passes += 3.0 * plan.batch_size * STEPS + evaluated
-            if thrown is not None:
-                self._thrown = thrown
-                self._linearise(thrown.network, data, thrown.rest, thrown.until, mode)
+        begun = self._opening(None) if opening else None
+        self._linearise(mode, begun)
+        self._at_start = self._stable
+        if opening and self._stable is not None:
+            begun = self._opening(self._stable)
+            if begun is not None:
+                self._linearise(mode, begun)
         self._seconds += time.perf_counter() - start
 
-    def _linearise(
-        self, network: ntp.Network, data: ntp.Data, plan: ntp.Plan, until: StoppingRule, mode: Mode
-    ) -> None:
-        self._simulation = Simulation(network, data, plan, self._outputs, SAMPLES, SEEDS, until)
+    def _opening(self, stable: Stability | None) -> Opening | None:
+        network, data, plan = self._case
+        if not opens(plan, network, stable):
+            return None
+        evaluated = sum(min(SAMPLES, len(labels)) for _, labels in (data.train, data.validation))
+        evaluated *= len(evaluations(plan, self._until))
+        self._forward_passes += 3.0 * plan.batch_size * STEPS + evaluated
+        return first_steps(network, data, plan, self._until)
+
+    def _linearise(self, mode: Mode, opening: Opening | None) -> None:
+        network, data, plan = self._case
+        self._simulation = Simulation(
+            network, data, plan, self._outputs, SAMPLES, SEEDS, self._until, (), opening
+        )
         self.problem = self._simulation.problem(mode, None, _silent)
         self._stable = stability(self.problem, plan.max_steps)
         rows = self.problem.train.model.jacobian.shape[1]
@@ -117,15 +131,16 @@ class Forecasting:
         """A forecaster's answers, written. It pays for all that it rests on.
 
         Returns:
-            What the solver found, from where the tangent model is.
+            What the solver found.
         """
         start = time.perf_counter()
         curves = self._simulation.solve(solver, problem, _silent, frozen)
         self._seconds += time.perf_counter() - start
-        signals = self._simulation.signals(problem, curves, frozen, self._stable)
-        found = Simulated(self._plan, curves, len(curves.steps), False, self._stable, signals)
-        if self._thrown is not None:
-            found = self._thrown.whole(found)
+        run, still = (each and self._simulation.whole(each) for each in (curves, frozen))
+        signals = self._simulation.signals(problem, run, still, self._stable)
+        plan = self._simulation.plan
+        found = Simulated(plan, run, len(run.steps), False, self._stable, signals)
+        found = found.since(self._at_start)
         (self._folder / name).mkdir(parents=True, exist_ok=True)
         content = {
             "forecaster": name,
@@ -136,6 +151,14 @@ class Forecasting:
         }
         write(self._folder / name / f"{self._key}.json", rounded(to_plain(content)))
         return curves
+
+
+def first_steps(
+    network: ntp.Network, data: ntp.Data, plan: ntp.Plan, until: StoppingRule
+) -> Opening | None:
+    """Those of a run, trained for real."""
+    step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
+    return train_opening(step, data.samples, network, plan, until, _silent)
 
 
 def answers(trajectory: Trajectory, signals: Signals, rules: list[StoppingRule]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from train import rounded
 
-from ntkpredict.catapult import STEPS
+from ntkpredict.opening import STEPS
 from ntkpredict.record import to_plain, write
 from ntkpredict.score import score, summarise
 from ntkpredict.suite import Row

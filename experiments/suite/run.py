@@ -2,8 +2,9 @@
 
     python experiments/suite/run.py [--smoke]
 
-Trains, forecasts and scores what is not there yet, then writes results.json and the figures. Every
-run and every forecast is a file of its own, so it may be stopped and started again at any time.
+Trains, forecasts and scores what is not there yet, then writes results.json, the figures and the
+READMEs' tables. Every run and every forecast is a file of its own, so it may be stopped and started
+again at any time.
 """
 
 import sys
@@ -16,6 +17,7 @@ import forecast
 import jax
 import pilots
 import smaller
+import table
 import train
 from rich.console import Console
 from tasks import CASES, SMOKE
@@ -39,6 +41,8 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     scores = score(folder)
     scores.save(folder / "results.json")
     figures.draw(scores, folder, OURS)
+    if folder == HERE:
+        table.main()
     show(Console(), scores)
     return scores.to_dict()
 

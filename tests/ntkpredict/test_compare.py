@@ -25,7 +25,8 @@ def ranked(network, data, plans, until=UNTIL, **options):
 
 
 def assert_is_the_forecast(candidate, network, data, plan, until, **options):
-    alone = ntp.predict(network, data, plan, until, solver="replay", clock=Clock(0.25), **options)
+    options |= {"solver": "replay", "opening": False, "clock": Clock(0.25)}
+    alone = ntp.predict(network, data, plan, until, **options)
     assert candidate.plan == alone.plan
     assert (candidate.steps is None) == (alone.steps is None)
     for name in ("steps", "steps_interval", "seconds", "seconds_interval"):

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,10 @@ def wide():
     )
 
 
+predict = partial(ntp.predict, opening=False)
+"""With the tangent model of the pretrained weights."""
+
+
 class TestCoordinateWise:
     """Adam and its kin: coordinates are not to be mixed, but with others of their scale."""
 
@@ -161,7 +166,7 @@ class TestCoordinateWise:
             return sum(jax.jvp(lambda p: mlp.apply(p, x), (mlp.params,), (moves,)))
 
         linearised = ntp.Network.from_function(expanded, mlp.params)
-        forecast = ntp.predict(mlp, data, plan, ntp.MaxSteps(10), mode="linear", seeds=1)
+        forecast = predict(mlp, data, plan, ntp.MaxSteps(10), mode="linear", seeds=1)
         assert forecast.solver == "replay"
         assert forecast.stability is None
         assert_is_the_real_run(forecast, linearised, data, plan, rtol=2e-3)
@@ -171,7 +176,7 @@ class TestCoordinateWise:
 
     def test_small_steps_are_those_of_the_network(self, mlp, data):
         plan = ntp.Plan.adamw(0.0025, batch_size=8, max_steps=60)
-        forecast = ntp.predict(mlp, data, plan, ntp.TargetLoss(relative=0.8), seeds=1)
+        forecast = predict(mlp, data, plan, ntp.TargetLoss(relative=0.8), seeds=1)
         assert forecast.mode == "head_exact"
         assert_is_the_real_run(forecast, mlp, data, plan, rtol=0.03)
         loss = forecast.trajectory.train.loss[0]
@@ -196,7 +201,7 @@ class TestCoordinateWise:
         plan = ntp.Plan.adamw(3e-3, batch_size=8, max_steps=30)
         projections = [None, Identity()] + [CountSketch(512)] * (mode == "linear")
         found = [
-            ntp.predict(
+            predict(
                 *(wide, data, plan, ntp.MaxSteps(10)), mode=mode, projection=projection, seeds=1
             ).trajectory.train.loss[0]
             for projection in projections

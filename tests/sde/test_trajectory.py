@@ -202,19 +202,26 @@ def test_a_training_that_diverges_tells_nothing_of_validation() -> None:
     assert given.generalizing_like(alone) is given
 
 
-# One after the other
+# Known first points
 
 
-def test_then_goes_on_where_the_first_one_ends() -> None:
+def test_beginning_is_that_of_the_known_curves() -> None:
     later = trajectory()
     known = trajectory().first(3).quantile(0.5)
-    whole = known.then(later)
-    np.testing.assert_array_equal(whole.steps, [0, 1, 2, 3, 4, 6, 10, 18])
+    whole = later.beginning(known)
+    np.testing.assert_array_equal(whole.steps, later.steps)
     for found, before, after in zip(arrays(whole), arrays(known), arrays(later), strict=True):
-        np.testing.assert_array_equal(found[:, 2:], after)
-        np.testing.assert_array_equal(found[:, :2], np.repeat(before[:, :2], 7, axis=0))
+        np.testing.assert_array_equal(found[:, 3:], after[:, 3:])
+        np.testing.assert_array_equal(found[:, :3], np.repeat(before, len(after), axis=0))
 
 
-def test_then_has_validation_where_both_have() -> None:
+def test_curves_may_be_shorter_than_what_is_known() -> None:
+    known = trajectory().quantile(0.5)
+    begun = trajectory().first(2).beginning(known)
+    for found, before in zip(arrays(begun), arrays(known), strict=True):
+        np.testing.assert_array_equal(found[0], before[0, :2])
+
+
+def test_beginning_has_validation_where_the_curves_have() -> None:
     known = trajectory().first(3).quantile(0.5)
-    assert known.then(trajectory(validation=False)).validation is None
+    assert trajectory(validation=False).beginning(known).validation is None

@@ -1,0 +1,192 @@
+"""First steps trained for real: under Adam, and where the learning rate is unstable."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ntkpredict as ntp
+from ntkpredict.opening import STEPS, evaluations, opens, train_opening
+from ntkpredict.step import TrainingStep
+from sde import Stability, as_gradient_descent, is_coordinate_wise
+
+from . import problems
+
+LOSES = optax.scale(jnp.nan)
+"""Moves to where nothing is a number."""
+
+STABLE = Stability(0.1, 0.1, 0.05, 0.0, 40.0)
+
+
+@pytest.fixture(scope="module")
+def loud():
+    """A hidden layer of ReLUs whose features are large: its kernel is, too."""
+    random, inputs, hidden = np.random.default_rng(0), problems.INPUTS, 32
+    body = 3 * random.normal(size=(inputs, hidden)) / np.sqrt(inputs)
+    head = random.normal(size=(hidden, problems.CLASSES)) / np.sqrt(hidden)
+    params = {"body": body.astype(np.float32), "head": {"kernel": head.astype(np.float32)}}
+    return ntp.Network.from_function(
+        lambda params, x: jnp.maximum(x @ params["body"], 0) @ params["head"]["kernel"],
+        params,
+        head="head",
+        name="loud",
+    )
+
+
+def plan(lr, **options):
+    return ntp.Plan.sgd(lr, momentum=0.0, batch_size=8, max_steps=200, **options)
+
+
+def opening(network, data, plan, until=None):
+    step = TrainingStep(network, data, plan)
+    until = until or ntp.TargetLoss(relative=0.1)
+    return train_opening(step, data.samples, network, plan, until, lambda _done, _total: None)
+
+
+@pytest.fixture(scope="module")
+def settling(loud, data):
+    """The forecast of a run that settles, and the run."""
+    before = jax.tree.map(np.array, loud.params)
+    forecast = ntp.predict(loud, data, plan(0.1), ntp.TargetLoss(relative=0.008), seeds=2)
+    jax.tree.map(np.testing.assert_array_equal, loud.params, before)
+    return forecast, ntp.train(loud, data, plan(0.1), evaluations=np.arange(201))
+
+
+class TestForecast:
+    def test_a_run_that_settles_is_forecast(self, settling):
+        forecast, run = settling
+        (real,) = ntp.TargetLoss(relative=0.008).steps(run.trajectory)
+        assert forecast.stability.margin < 1
+        assert real > 2 * STEPS
+        assert forecast.steps == pytest.approx(real, rel=0.1)
+        assert forecast.forecast_seconds["first steps"] > 0
+        assert forecast.validity.signals.margin == forecast.stability.margin
+        assert any("times the largest stable one" in note for note in forecast.notes)
+        (note,) = [note for note in forecast.notes if "trained for real" in note]
+        assert f"The first {STEPS} steps" in note
+
+    def test_its_first_steps_are_those_of_the_run(self, settling):
+        forecast, run = settling
+        grid = forecast.trajectory.steps
+        first = grid <= STEPS
+        assert grid[-1] == 200
+        assert (np.diff(grid) > 0).all()
+        for split in ("train", "validation"):
+            real = run.trajectory.curve(split).loss[0, grid[first]]
+            for row in forecast.trajectory.curve(split).loss[:, first]:
+                np.testing.assert_allclose(row, real, rtol=1e-4)
+
+    def test_a_run_that_diverges_is_said_to(self, loud, data):
+        diverging = plan(0.1, loss="squared_error")
+        forecast = ntp.predict(loud, data, diverging, seeds=2)
+        assert forecast.reason.startswith("diverges")
+        assert any("may oscillate or diverge" in note for note in forecast.notes)
+
+    def test_a_budget_trains_on(self, loud, data):
+        forecast = ntp.predict(
+            loud, data, plan(0.1), ntp.TargetLoss(relative=0.01), budget=0.5, seeds=2
+        )
+        assert forecast.pilot.clock == pytest.approx(1, abs=0.3)
+
+    def test_under_adam_its_first_steps_are_those_of_the_run(self, mlp, data):
+        adam = ntp.Plan.adamw(0.01, batch_size=8, max_steps=200)
+        run = ntp.train(mlp, data, adam, evaluations=np.arange(201))
+        (real,) = ntp.TargetLoss(relative=0.1).steps(run.trajectory)
+        forecast = ntp.predict(mlp, data, adam)
+        assert real > STEPS
+        assert forecast.steps == pytest.approx(real, rel=0.2)
+        assert forecast.stability is None
+        first = forecast.trajectory.steps <= STEPS
+        real = run.trajectory.train.loss[0, forecast.trajectory.steps[first]]
+        np.testing.assert_allclose(forecast.trajectory.train.loss[0, first], real, rtol=1e-4)
+
+    def test_none_where_it_is_not_wanted(self, loud, mlp, data):
+        for network, each in ((loud, plan(0.1)), (mlp, ntp.Plan.adamw(0.01, batch_size=8))):
+            forecast = ntp.predict(network, data, each, seeds=2, opening=False)
+            assert "first steps" not in forecast.forecast_seconds
+            assert not any("trained for real" in note for note in forecast.notes)
+
+
+class TestOpening:
+    def test_leads_away_from_the_network(self, loud, data):
+        found = opening(loud, data, plan(0.1))
+        moved = jax.tree.map(jnp.subtract, found.network.params, loud.params)
+        assert all(leaf.any() for leaf in jax.tree.leaves(moved))
+        assert found.steps == STEPS
+
+    def test_a_rule_has_its_evaluations(self, loud, data):
+        every = ntp.EarlyStopping(3, every=4)
+        found = opening(loud, data, plan(0.1), every)
+        assert {4, 8, 12, 16, 20} <= set(found.trajectory.steps)
+        np.testing.assert_array_equal(found.trajectory.steps, evaluations(plan(0.1), every))
+
+    @pytest.mark.parametrize("make", [ntp.Plan.sgd, ntp.Plan.adamw])
+    def test_an_optimizer_waits_for_its_end(self, loud, data, make):
+        """Then it moves as if it had been there all the time: its moments and schedule go on."""
+        optimizer = make(0.1, schedule="cosine", max_steps=200).optimizer
+        waiting = opening(loud, data, plan(0.1)).waiting(optimizer)
+        moves, own = moves_of(waiting, 40), moves_of(optimizer, 40)
+        np.testing.assert_array_equal(moves[:STEPS], 0)
+        np.testing.assert_allclose(moves[STEPS:], own[STEPS:], rtol=1e-6)
+
+    def test_an_optimizer_that_waits_is_of_its_kind(self, loud, data):
+        found = opening(loud, data, plan(0.1))
+        assert is_coordinate_wise(found.waiting(optax.adam(0.1)))
+        waiting = as_gradient_descent(found.waiting(optax.sgd(0.1, momentum=0.9)), 50)
+        assert waiting.momentum == pytest.approx(0.9)
+        np.testing.assert_allclose(waiting.learning_rate, 0.1 * (np.arange(50) >= STEPS))
+
+    def test_is_none_where_training_diverges(self, loud, data):
+        assert opening(loud, data, plan(0.1, loss="squared_error")) is None
+
+    def test_is_none_where_weights_are_lost(self, data):
+        """A ReLU may hide that they are not numbers any more."""
+        body = np.ones((problems.INPUTS, 4), np.float32)
+        params = {"body": body, "head": {"kernel": np.ones((4, 3), np.float32)}}
+        network = ntp.Network.from_function(
+            lambda params, x: jnp.nan_to_num(x @ params["body"] @ params["head"]["kernel"]),
+            params,
+            head="head",
+            name="hides",
+        )
+        assert opening(network, data, dataclasses.replace(plan(0.01), optimizer=LOSES)) is None
+
+
+def moves_of(optimizer, count):
+    """What a gradient of one moves a weight by, step by step."""
+    weight, moves = jnp.ones(()), []
+    state = optimizer.init(weight)
+    for _ in range(count):
+        update, state = optimizer.update(jnp.ones(()), state, weight)
+        moves.append(float(update))
+    return moves
+
+
+class TestOpens:
+    def test_above_the_largest_stable_rate(self, mlp):
+        assert opens(plan(0.06), mlp, STABLE)
+        assert not opens(plan(0.04), mlp, STABLE)
+
+    def test_under_adam(self, mlp):
+        assert opens(ntp.Plan.adamw(1e-3), mlp)
+
+    def test_not_where_only_the_head_trains(self, frozen_mlp, linear):
+        for network in (frozen_mlp, linear):
+            assert not opens(plan(0.06), network, STABLE)
+            assert not opens(ntp.Plan.adamw(1e-3), network)
+
+    def test_not_where_a_warm_up_comes_first(self, mlp):
+        warm = optax.sgd(optax.linear_schedule(0.0, 0.1, 100))
+        assert not opens(dataclasses.replace(plan(0.1), optimizer=warm), mlp, STABLE)
+
+    def test_not_where_there_are_no_steps_to_spare(self, mlp):
+        assert not opens(dataclasses.replace(plan(0.1), max_steps=STEPS), mlp, STABLE)
+        assert not opens(ntp.Plan.adamw(1e-3, max_steps=STEPS), mlp)
+
+    def test_not_where_no_rule_is_known(self, mlp):
+        assert not opens(plan(0.1), mlp)
+        clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
+        assert not opens(dataclasses.replace(plan(0.1), optimizer=clipped), mlp, STABLE)
