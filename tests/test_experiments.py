@@ -61,6 +61,16 @@ def test_the_progress_experiment_runs_on_two_recorded_runs(tmp_path, monkeypatch
     assert "validation_loss" in (tmp_path / "panel.svg").read_text(encoding="utf-8")
 
 
+def test_the_tables_of_the_progress_experiment_are_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS / "progress")
+    tables = runpy.run_path(str(EXPERIMENTS / "progress" / "tables.py"))["tables"]
+    readme = (EXPERIMENTS / "progress" / "README.md").read_text(encoding="utf-8")
+    found = tables(json.loads((EXPERIMENTS / "progress" / "results.json").read_text()))
+    assert len(found) == 5
+    for lines in found:
+        assert "\n".join(lines) in readme
+
+
 def test_regret_is_the_error_beyond_that_of_the_maximum(monkeypatch):
     monkeypatch.syspath_prepend(EXPERIMENTS / "progress")
     regret = runpy.run_path(str(EXPERIMENTS / "progress" / "regret.py"))["regret"]

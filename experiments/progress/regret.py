@@ -73,24 +73,3 @@ def regret(rows: list[dict[str, Any]]) -> dict[str, float]:
         "low": float(low),
         "high": float(high),
     }
-
-
-def table(found: dict[str, Any]) -> str:
-    """Markdown: mean error and the maximum's; what is worse is bold."""
-    lines = []
-    for split, methods in found.items():
-        for method, moments in methods.items():
-            lines += [f"| {split}, {method} | " + " | ".join(moments) + " |"]
-            lines += ["|---" * (len(moments) + 1) + "|"]
-            for group in sorted({group for some in moments.values() for group in some}):
-                cells = [cell(some.get(group)) for some in moments.values()]
-                lines.append(f"| {group} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def cell(row: dict[str, float] | None) -> str:
-    """Of the table."""
-    if row is None:
-        return ""
-    text = f"{row['mean_error']:.0%} / {row['mean_error_maximum']:.0%}"
-    return f"**{text}**" if row["regret"] > 0 else text

@@ -16,10 +16,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import tables
 from methods import Method, ask, composer, history, lc_pfn, luo, maximum, ours, trend_only
 from recorded import Replay, halfway, load, shown
 from regret import INDICATOR, regrets
-from regret import table as regret_table
 from rich.console import Console
 
 from ntkpredict.progress.panel import panel
@@ -32,7 +32,7 @@ SAMPLES = 64
 
 
 def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
-    """Replay, then write results.json and the figure."""
+    """Replay, then write results.json, the figures and the README's tables."""
     replays = load(limit=2 if smoke else None)
     noise = history([r for r in replays if r.split == "development"])
     asked = methods(noise)
@@ -56,7 +56,8 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     write(folder / "results.json", to_plain(results))
     draw(results["summary"], folder / "figure.png")
     show(shown(replays), folder / "panel.svg")
-    print(table(results["summary"]), regret_table(results["against the maximum"]), sep="\n\n")
+    if folder == HERE:
+        tables.main()
     return results
 
 
@@ -113,26 +114,6 @@ def scores(rows: list[dict[str, Any]]) -> dict[str, float]:
         "cases_early": int(early.sum()),
         "seconds_median": float(np.median([row["seconds"] for row in rows])),
     }
-
-
-def table(found: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = []
-    for split, methods in found.items():
-        lines += [f"| {split} | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |"]
-        lines += ["|---" * (len(SHARES) + 1) + "|"]
-        for method, shares in methods.items():
-            cells = [
-                f"{row['median_relative']:.0%}, {row['mean_of_run']:.0%}"
-                + (
-                    ""
-                    if np.isnan(row["covered_where_told"])
-                    else f", {row['covered_where_told']:.0%}"
-                )
-                for row in shares.values()
-            ]
-            lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
