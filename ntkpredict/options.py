@@ -61,7 +61,7 @@ class Reported(Task):
 
 @dataclass(frozen=True)
 class Predict(Reported):
-    """Forecast steps and seconds, without training."""
+    """Forecast steps and seconds, before training."""
 
     budget: str = "0"
     """Share of the predicted run to train for real first, such as 5%: it corrects the forecast's

@@ -118,10 +118,9 @@ class Simulation:
             self._held_out = take(data.validation, subset_index(len(data.validation[1]), count))
         self._outputs = outputs
         self.grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
-        self._moving = self.grid
         if opening is not None:
-            self._moving = np.union1d(opening.steps, self.grid[self.grid > opening.steps])
-            self.grid = np.union1d(opening.trajectory.steps, self._moving)
+            known = opening.trajectory.steps
+            self.grid = np.concatenate([known, self.grid[self.grid > known[-1]]])
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
         self._path = jnp.zeros((1, 0, 0, 0))
         self._moves = jnp.zeros((0, 0))
@@ -238,7 +237,7 @@ class Simulation:
         pilot = self._training(Examples(still, targets), self._seeds[:2])
         others, centred = self._outputs - 1, self.plan.objective.relative
         if len(self._plans) == 1:
-            every = self._path = head_path(pilot, self._moving)
+            every = self._path = head_path(pilot, self.grid)
             most = max(8, 3 * others)
         else:
             paths = self._paths(pilot)
@@ -271,9 +270,7 @@ class Simulation:
             direction, rate = plan.factors()
             rates.setdefault(direction, {})[rate.tobytes()] = rate
         ways = [
-            observe_rates(
-                pilot, direction, np.stack(list(group.values())), self._moving, head_kernel
-            )
+            observe_rates(pilot, direction, np.stack(list(group.values())), self.grid, head_kernel)
             for direction, group in rates.items()
         ]
         return jnp.concatenate(ways)
