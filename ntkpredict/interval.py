@@ -43,6 +43,8 @@ def predicted_steps(
         return None, None
     outcomes = stopping_times(trajectory, until, clock)
     low, high = np.quantile(outcomes, [0.025, 0.975], method="nearest")
+    # A peak that just touches a target may be lost on every other clock.
+    low = low if np.isfinite(low) else point
     return point, (float(low), float(high) if np.isfinite(high) else None)
 
 

@@ -466,6 +466,12 @@ class TestTargets:
         assert low < point
         assert high is None
 
+    def test_the_interval_begins_at_a_peak_that_other_clocks_lose(self, trajectory):
+        steps = np.arange(0, 101, 10)
+        curves = trajectory(steps, 1 - 0.5 * (steps == 50))
+        rule = ntp.TargetLoss(0.5)
+        assert predicted_steps(curves, rule, np.array([-0.1, 0.1])) == (50, (50, None))
+
     def test_stopping_times_span_orders_and_an_error_of_the_clock(self, trajectory):
         """Each outcome of the clock for each order."""
         steps = np.arange(101)
