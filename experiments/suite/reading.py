@@ -3,7 +3,7 @@
     python experiments/suite/reading.py    # from stored runs and forecasts, in seconds
 
 Median errors of ours beside those of two baselines: where validity says poor and where it does not,
-and without the targets that are met while unstable first steps are trained for real. Writes
+and without the targets that are met while first steps are trained for real. Writes
 reading.json.
 """
 
@@ -52,10 +52,10 @@ def is_reached(row: Row) -> bool:
 
 def groups(rows: list[Row]) -> dict[str, list[Row]]:
     """By what validity says, and by whether targets are met in first steps trained for real."""
-    unstable = {key for key in {row.case.key for row in rows} if is_unstable(key)}
+    opened = {key for key in {row.case.key for row in rows} if is_opened(key)}
     met, later = [], []
     for row in rows:
-        (met if row.real <= STEPS and row.case.key in unstable else later).append(row)
+        (met if row.real <= STEPS and row.case.key in opened else later).append(row)
     return {
         "all": rows,
         "poor": [row for row in rows if row.answers and not row.answers.trusted],
@@ -68,11 +68,11 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
     }
 
 
-def is_unstable(key: str) -> bool:
-    """Whether the learning rate of a run is above the largest stable one."""
+def is_opened(key: str) -> bool:
+    """Whether the first steps of a run are trained for real, where these do not diverge."""
     path = HERE / "forecasts" / "ours" / f"{key}.json"
     signals = Signals(**json.loads(path.read_text(encoding="utf-8"))["signals"])
-    return signals.margin is not None and signals.margin < 1
+    return signals.coordinate_wise or (signals.margin is not None and signals.margin < 1)
 
 
 if __name__ == "__main__":
