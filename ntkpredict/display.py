@@ -115,7 +115,7 @@ def _validity(validity: Validity) -> str:
 def _pilot(pilot: Pilot) -> str:
     return (
         f"Trained the first {pilot.steps:,} steps for real: they went {pilot.clock:.2g} times as "
-        "fast as expected, and the forecast goes by that."
+        "fast as expected, and the forecast goes on from there."
     )
 
 

@@ -24,7 +24,7 @@ from ntkpredict.record import (
 from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
-FORMAT = 6
+FORMAT = 7
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Forecast:
             the optimizer scales them where it is of the Adam family.
         validity: how far to trust it.
         pilot: the first steps, trained for real, where there was a budget for them; the predicted
-            curves go by its clock.
+            curves go on from where they lead.
         cost: what a step costs on this machine.
         network: the network's name.
         data: the data's name.

@@ -21,7 +21,8 @@ def stopping_times(
 ) -> Float[np.ndarray, " outcomes"]:
     """Steps at which training may stop, equally likely each; infinite beyond the budget.
 
-    They span the minibatch noise between seeds and the errors of the clock of the whole curve.
+    They span the minibatch noise between seeds and the errors of the clock of the whole curve, but
+    for what is known of it.
     """
     return np.concatenate([until.steps(trajectory.slowed(factor)) for factor in np.exp(clock)])
 
@@ -45,7 +46,25 @@ def predicted_steps(
     low, high = np.quantile(outcomes, [0.025, 0.975], method="nearest")
     # A peak that just touches a target may be lost on every other clock.
     low = low if np.isfinite(low) else point
-    return point, (float(low), float(high) if np.isfinite(high) else None)
+    limit = np.inf if until.limit is None else until.limit
+    low, high = _evaluated(trajectory, float(low), float(high), limit)
+    return point, (low, high if np.isfinite(high) else None)
+
+
+def _evaluated(
+    trajectory: Trajectory, low: float, high: float, limit: int | float
+) -> tuple[float, float]:
+    """Where ends are known, to an evaluation more, as these look at some of the samples only.
+
+    A step at which training stops whatever the curves is known without them.
+    """
+    steps, known = trajectory.steps, min(trajectory.known, limit - 1)
+    if low <= known:
+        low = float(steps[max(int(np.searchsorted(steps, low, side="right")) - 2, 0)])
+    if high <= known:
+        after = int(np.searchsorted(steps, high)) + 1
+        high = float(min(steps[min(after, len(steps) - 1)], limit))
+    return low, high
 
 
 def horizon(stop: float, clock: Clock, shift: float = 0.0) -> float:

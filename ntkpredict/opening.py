@@ -19,29 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from linearize import Network
 from linearize.network import paths
 from linearize.types import Params, Progress
+from ntkpredict.first_steps import train_first_steps
 from ntkpredict.plan import Plan
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule
-from sde import (
-    Curve,
-    Stability,
-    Trajectory,
-    as_gradient_descent,
-    is_coordinate_wise,
-    log_grid,
-    minibatch_order,
-)
+from sde import Stability, Trajectory, as_gradient_descent, is_coordinate_wise
 
 STEPS = 20
 """Of an opening; as many as are timed anyway. Losses settle within ten, most of the time."""
-
-_PER_DECADE = 8
-"""Evaluations on the way."""
 
 
 @dataclass(frozen=True)
@@ -124,24 +114,8 @@ def train_opening(
     Returns:
         None where they raise the training loss or lose the weights, as in a run that diverges.
     """
-    grid = evaluations(plan, until)
-    state = step.initial()
-    found = {split: [step.evaluate(state.params, split)] for split in step.evaluated}
-    for i, index in enumerate(minibatch_order(samples, plan.batch_size, STEPS, plan.seed), 1):
-        state, _ = step(state, index)
-        for split, curve in found.items():
-            if i in grid:
-                curve.append(step.evaluate(state.params, split))
-        progress(i, STEPS)
-    curves = {split: Curve.of(points) for split, points in found.items()}
-    trajectory = Trajectory(grid, curves["train"], curves.get("validation"))
-    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
+    trajectory, params = train_first_steps(step, samples, plan, until, STEPS, progress)
+    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
     if trajectory.diverged.any() or not finite:
         return None
-    return Opening(trajectory, replace(network, params=state.params))
-
-
-def evaluations(plan: Plan, until: StoppingRule) -> Int[np.ndarray, " grid"]:
-    """The steps of an opening at which the network is evaluated."""
-    asked = until.evaluations(plan.max_steps)
-    return np.union1d(log_grid(STEPS, per_decade=_PER_DECADE), asked[asked <= STEPS])
+    return Opening(trajectory, replace(network, params=params))

@@ -23,12 +23,13 @@ from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.checks import check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, in_seconds, measure_cost
 from ntkpredict.data import Data
+from ntkpredict.first_steps import train_first_steps
 from ntkpredict.follow import Follower
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
 from ntkpredict.opening import Opening, opens, train_opening
 from ntkpredict.phases import Report, Stopwatch
-from ntkpredict.pilot import Pilot, train_pilot
+from ntkpredict.pilot import Pilot
 from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
@@ -73,8 +74,8 @@ def predict(
         data: the data to fine-tune on.
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
-        budget: the share of the predicted run to train for real first; 0.05 is 5 %. It corrects
-            the clock of the forecast, see `Pilot`.
+        budget: the share of the predicted run to train for real first; 0.05 is 5 %. The forecast
+            goes on from where that leads, see `Pilot`.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -139,8 +140,9 @@ def predict(
     pilot = None
     if budget:
         count = _pilot_steps(budget, found, until)
-        losses = train_pilot(step, data.samples, plan, count, report("training a pilot"))
-        pilot = Pilot.of(losses, found.trajectory)
+        way = report("training a pilot")
+        real, _ = train_first_steps(step, data.samples, plan, until, count, way)
+        pilot = Pilot.of(real, found.trajectory)
         watch.lap("pilot")
     return Forecast(
         **_answer(found, pilot, until, calibration, calibration.cost(cost), data),

@@ -46,7 +46,7 @@ def to_trajectory(content: Any) -> Trajectory:
         return Curve(*values)
 
     validation = None if content["validation"] is None else curve("validation")
-    return Trajectory(steps, curve("train"), validation)
+    return Trajectory(steps, curve("train"), validation, int(content.get("known", 0)))
 
 
 def to_stability(content: Any) -> Stability | None:

@@ -18,7 +18,6 @@ from ntkpredict.simulation import Simulation
 from ntkpredict.stopping import StoppingRule
 from ntkpredict.validity import Signals
 from sde import (
-    Curve,
     GradientDescent,
     Problem,
     Rates,
@@ -32,7 +31,6 @@ from sde import (
     subsets,
     sweep,
 )
-from sde.rollout import Grid
 
 Member: TypeAlias = tuple[Plan, Stability | None]
 """A plan and its stability."""
@@ -151,7 +149,7 @@ class PlanSweep:
             return None if found is None else self._simulation.whole(found)
 
         def held(curves: Trajectory) -> Trajectory:
-            return _held(self._simulation.whole(curves), grid)
+            return self._simulation.whole(curves).at(grid, grid)  # the last values hold
 
         def enough(plan: int, curves: Swept) -> bool:
             found = begun(curves.parts)
@@ -182,17 +180,6 @@ def _on_all(share: float, parts: list[Trajectory]) -> Any:
 
 def _beyond(stop: float, curves: Trajectory, frozen: Trajectory | None) -> float:  # noqa: ARG001
     return _MARGIN * stop
-
-
-def _held(curves: Trajectory, grid: Grid) -> Trajectory:
-    """On the whole grid; the last values hold."""
-
-    def held(curve: Curve) -> Curve:
-        missing = ((0, 0), (0, len(grid) - len(curves.steps)))
-        return Curve(np.pad(curve.loss, missing, "edge"), np.pad(curve.accuracy, missing, "edge"))
-
-    validation = None if curves.validation is None else held(curves.validation)
-    return Trajectory(np.asarray(grid), held(curves.train), validation)
 
 
 def _side_by_side(members: Iterable[Member]) -> list[list[Member]]:

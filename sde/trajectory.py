@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -35,11 +35,14 @@ class Trajectory:
         steps: the grid, from 0 on, increasing.
         train: on the training samples.
         validation: on the validation samples, if there are any.
+        known: of predicted curves, the last step of those that were trained for real: on every
+            clock they are what they are. 0 where there are none.
     """
 
     steps: Int[np.ndarray, " grid"]
     train: Curve
     validation: Curve | None
+    known: int = 0
 
     def quantile(self, probability: float | list[float]) -> Trajectory:
         """The same curves with one row a probability, a quantile over the seeds at every step."""
@@ -52,7 +55,7 @@ class Trajectory:
     def first(self, count: int) -> Trajectory:
         """The first points of the grid."""
         cut = self._reduce(lambda values: values[:, :count])
-        return Trajectory(self.steps[:count], cut.train, cut.validation)
+        return replace(cut, steps=self.steps[:count])
 
     def beginning(self, known: Trajectory) -> Trajectory:
         """The same curves, where their first points are known.
@@ -73,22 +76,36 @@ class Trajectory:
         validation = None
         if self.validation is not None:
             validation = joined(self.validation, known.curve("validation"))
-        return Trajectory(self.steps, joined(self.train, known.train), validation)
+        last = max(self.known, int(min(known.steps[-1], self.steps[-1])))
+        return Trajectory(self.steps, joined(self.train, known.train), validation, last)
 
     def slowed(self, factor: float) -> Trajectory:
-        """The same curves on a clock slower by a factor: what was at step t is at factor · t."""
-        return self.at(self.steps / factor)
+        """The same curves on a clock slower by a factor: what was at step t is at factor · t.
 
-    def at(self, times: Float[np.ndarray, " grid"]) -> Trajectory:
-        """The same curves on another clock: what was at these steps is at the grid's.
+        What is known stays, and nothing that comes later comes before its end.
+        """
+        later = np.maximum(self.steps / factor, self.known)
+        return self.at(np.where(self.steps <= self.known, self.steps, later))
+
+    def at(
+        self,
+        times: Float[np.ndarray, " points"] | Int[np.ndarray, " points"],
+        steps: Int[np.ndarray, " points"] | None = None,
+    ) -> Trajectory:
+        """The same curves on another clock: what was at these times is at these steps.
 
         Between steps they are interpolated, beyond the last one they stay as they are there.
+
+        Args:
+            times: increasing.
+            steps: the grid's own where None.
         """
 
         def stretch(values: np.ndarray) -> np.ndarray:
             return np.stack([np.interp(times, self.steps, row) for row in values])
 
-        return self._reduce(stretch)
+        moved = self._reduce(stretch)
+        return moved if steps is None else replace(moved, steps=steps)
 
     def generalizing_like(self, other: Trajectory) -> Trajectory:
         """The same training, with the validation that another one has at the same training losses.
@@ -119,7 +136,7 @@ class Trajectory:
         loss = np.maximum(loss + theirs - mine, loss * np.fmin(theirs / mine, 1))
         mine, theirs = mapped("accuracy")
         accuracy = np.clip(self.validation.accuracy + theirs - mine, 0, 1)
-        return Trajectory(self.steps, self.train, Curve(loss, accuracy))
+        return replace(self, validation=Curve(loss, accuracy))
 
     @property
     def diverged(self) -> Bool[np.ndarray, " seeds"]:
@@ -146,7 +163,7 @@ class Trajectory:
                 return Curve(function(curve.loss), function(curve.accuracy))
 
         validation = None if self.validation is None else reduce(self.validation)
-        return Trajectory(self.steps, reduce(self.train), validation)
+        return replace(self, train=reduce(self.train), validation=validation)
 
 
 def log_grid(max_steps: int, *, per_decade: int = 16) -> Int[np.ndarray, " grid"]:

@@ -14,16 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from forecast import answers
+from pilots import SHARES
 from scipy.optimize import minimize
+from train import rounded
 
-from ntkpredict.record import to_trajectory, write
+from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.score import score
 from ntkpredict.suite import targets
 from ntkpredict.validity import Signals, spread
 
 HERE = Path(__file__).parent
 SHIPPED = HERE.parents[1] / "ntkpredict" / "calibration.json"
-KERNELS = {"frozen": "frozen", "growing": "ours", "piloted": "ours-pilot-5"}
+KERNELS = {"frozen": ("frozen",), "growing": ("ours",), "piloted": tuple(SHARES)}
+"""The forecasters that each calibration is told from."""
+
 OUTCOMES = 41
 START = [-2.0, 0.0, 0.0, 0.0, 0.0]
 RIDGE = 0.5
@@ -42,8 +46,8 @@ class Error(NamedTuple):
 def main(folder: Path) -> None:
     """Fit, write, and give every forecast its intervals."""
     shipped, told = {}, {}
-    for kernel, forecaster in KERNELS.items():
-        errors = load(folder, forecaster)
+    for kernel, forecasters in KERNELS.items():
+        errors = [error for each in forecasters for error in load(folder, each)]
         shipped[kernel] = fit(errors)
         runs = len({error.run for error in errors})
         told[kernel] = {"runs": runs, "targets": len(errors), **left_out(errors)}
@@ -56,7 +60,8 @@ def main(folder: Path) -> None:
 def load(folder: Path, forecaster: str) -> list[Error]:
     """The errors of development forecasts, infinite where a real run did not get there in time.
 
-    A target that a forecast says is out of reach has no interval and teaches nothing here.
+    A target that a forecast says is out of reach has no interval and teaches nothing here, nor does
+    one that is met where training is known.
     """
     errors = []
     for row in score(folder).rows[forecaster]:
@@ -66,7 +71,10 @@ def load(folder: Path, forecaster: str) -> list[Error]:
             continue
         run = json.loads((folder / "runs" / f"{row.case.key}.json").read_text())
         path = folder / "forecasts" / forecaster / f"{row.case.key}.json"
-        signals = Signals(**json.loads(path.read_text())["signals"])
+        told = json.loads(path.read_text())
+        if row.predicted <= told["trajectory"]["known"]:
+            continue
+        signals = Signals(**told["signals"])
         # Not reached: later than the end of the budget, by how much is not known.
         real = min(row.real, run["case"]["max_steps"])
         if row.real > real and row.predicted > real:
@@ -139,7 +147,8 @@ def recalibrate(folder: Path) -> None:
             trajectory = to_trajectory(content["trajectory"])
             run = json.loads((folder / "runs" / path.name).read_text())
             rules = targets(run["case"]["max_steps"])
-            write(path, {**content, **answers(trajectory, Signals(**content["signals"]), rules)})
+            told = answers(trajectory, Signals(**content["signals"]), rules)
+            write(path, rounded(content | to_plain(told)))
 
 
 if __name__ == "__main__":

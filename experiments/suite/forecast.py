@@ -14,8 +14,9 @@ from tasks import TASKS, Case
 from train import rounded
 
 from linearize.linearization import Mode
+from ntkpredict.first_steps import evaluations
 from ntkpredict.interval import predicted_steps
-from ntkpredict.opening import STEPS, Opening, evaluations, opens, train_opening
+from ntkpredict.opening import STEPS, Opening, opens, train_opening
 from ntkpredict.record import to_plain, write
 from ntkpredict.simulation import MOVED, MOVES, Simulation
 from ntkpredict.step import TrainingStep
@@ -102,7 +103,7 @@ class Forecasting:
         if not opens(plan, network, stable):
             return None
         evaluated = sum(min(SAMPLES, len(labels)) for _, labels in (data.train, data.validation))
-        evaluated *= len(evaluations(plan, self._until))
+        evaluated *= len(evaluations(self._until, STEPS))
         self._forward_passes += 3.0 * plan.batch_size * STEPS + evaluated
         return first_steps(network, data, plan, self._until)
 

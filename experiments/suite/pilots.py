@@ -1,4 +1,4 @@
-"""The default forecast, its clock set by the first steps of the real run.
+"""The default forecast after the first steps of the real run.
 
 They are a share of the run's budget, so that all targets of a run have one pilot, as the power
 laws do. Reads stored runs and forecasts alone and writes one file a run.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from forecast import answers
-from train import rounded
+from train import SAMPLES, rounded
 
 from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_plain, to_trajectory, write
@@ -34,14 +34,19 @@ def piloted(folder: Path, path: Path, name: str, share: float) -> None:
     run = json.loads((folder / "runs" / path.name).read_text(encoding="utf-8"))
     case, expected = run["case"], to_trajectory(ours["trajectory"])
     steps = int(np.ceil(share * case["max_steps"]))
-    pilot = Pilot.of(np.array(run["batch_loss"][:steps], float), expected)
-    curves = pilot.corrected(expected)
+    curves = to_trajectory(run["trajectory"])
+    seen = int(np.searchsorted(curves.steps, steps, side="right"))
+    trajectory = Pilot.of(curves.first(seen), expected).corrected(expected)
     signals = Signals(**ours["signals"] | {"piloted": True})
+    trained = 3.0 * case["batch_size"]
+    evaluated = sum(min(SAMPLES, run["task"][split]) for split in ("samples", "validation"))
+    passes = trained * steps + evaluated * seen
+    second = trained * run["trained_steps"] / run["seconds"]
     content = {
         "forecaster": name,
-        **answers(curves, signals, targets(case["max_steps"])),
-        "seconds": ours["seconds"] + steps * run["seconds"] / run["trained_steps"],
-        "forward_passes": ours["forward_passes"] + 3.0 * case["batch_size"] * steps,
-        "trajectory": curves,
+        **answers(trajectory, signals, targets(case["max_steps"])),
+        "seconds": ours["seconds"] + passes / second,
+        "forward_passes": ours["forward_passes"] + passes,
+        "trajectory": trajectory,
     }
     write(folder / "forecasts" / name / path.name, rounded(to_plain(content)))

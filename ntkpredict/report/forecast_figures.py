@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import SHOWN, Clock
-from ntkpredict.pilot import Pilot
 from ntkpredict.report.figure import Axis, Band, Color, Figure, Layer, Line, Reference
 from ntkpredict.stopping import AnyOf, StoppingRule, TargetAccuracy, TargetLoss, parse
 from sde import Curve, Trajectory
@@ -33,8 +30,6 @@ def forecast_figures(forecast: Forecast, real: Trajectory | None = None) -> list
         for metric in ("loss", "accuracy")
         for split in splits
     ]
-    if forecast.pilot is not None:
-        figures[0] = _with_pilot(figures[0], forecast.pilot)
     if forecast.steps is not None:
         figures.append(_stopping(forecast, int(curves.steps[shown - 1])))
     if forecast.spectrum.size and forecast.spectrum[0] > 0:
@@ -84,6 +79,10 @@ def _curve(
     if real is not None:
         y = getattr(real.curve(split), metric)[0]
         layers.append(Line("real run", real.steps.astype(float), y, "ink"))
+    elif median.known:
+        first = median.first(int(np.searchsorted(median.steps, median.known, side="right")))
+        y = getattr(first.curve(split), metric)[0]
+        layers.append(Line("trained for real", first.steps.astype(float), y, "grey"))
     layers += _targets(metric, split, until, median)
     if steps is not None:
         layers.append(Reference("predicted stop", "x", steps))
@@ -96,12 +95,6 @@ def _curve(
         Axis(title, share=True) if metric == "accuracy" else Axis(title, log=True),
         tuple(layers),
     )
-
-
-def _with_pilot(figure: Figure, pilot: Pilot) -> Figure:
-    steps = np.arange(float(pilot.steps))
-    line = Line("minibatches of the pilot", steps, pilot.batch_loss, "grey")
-    return replace(figure, layers=(*figure.layers, line))
 
 
 def _targets(metric: str, split: str, until: StoppingRule, median: Trajectory) -> list[Reference]:

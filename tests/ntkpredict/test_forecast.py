@@ -12,7 +12,12 @@ from sde import Curve
 
 from .forecasts import STABILITY, VALIDITY
 
-PILOT = Pilot(batch_loss=np.array([3.0, 2.5, 1 / 3]), clock=1.25)
+PILOT = Pilot(
+    ntp.Trajectory(
+        np.array([0, 2, 3]), Curve(np.array([[3.0, 2.5, 1 / 3]]), np.ones((1, 3))), None
+    ),
+    clock=1.25,
+)
 
 
 def not_reached(forecast):
@@ -207,7 +212,7 @@ class TestBadFiles:
             ("pilot", {}),
             ("pilot", [1, 2]),
             ("pilot", "short"),
-            ("pilot", {**to_plain(PILOT), "batch_loss": ["a", "b", "c"]}),
+            ("pilot", {**to_plain(PILOT), "trajectory": ["a", "b", "c"]}),
             ("pilot", {**to_plain(PILOT), "clock": None}),
             ("notes", None),
             ("surprise", 1),

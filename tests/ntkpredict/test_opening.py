@@ -9,7 +9,9 @@ import optax
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.opening import STEPS, evaluations, opens, train_opening
+from ntkpredict.first_steps import evaluations
+from ntkpredict.milestones import milestones
+from ntkpredict.opening import STEPS, opens, train_opening
 from ntkpredict.step import TrainingStep
 from sde import Stability, as_gradient_descent, is_coordinate_wise
 
@@ -79,6 +81,14 @@ class TestForecast:
             for row in forecast.trajectory.curve(split).loss[:, first]:
                 np.testing.assert_allclose(row, real, rtol=1e-4)
 
+    def test_they_are_known(self, settling):
+        forecast, run = settling
+        assert forecast.trajectory.known == STEPS
+        (first, *_) = milestones(forecast)
+        (real,) = ntp.TargetLoss(relative=first.fraction).steps(run.trajectory)
+        assert real < STEPS
+        assert first.interval[0] <= real <= first.interval[1] <= STEPS + 5
+
     def test_a_run_that_diverges_is_said_to(self, loud, data):
         diverging = plan(0.1, loss="squared_error")
         forecast = ntp.predict(loud, data, diverging, seeds=2)
@@ -89,6 +99,7 @@ class TestForecast:
         forecast = ntp.predict(
             loud, data, plan(0.1), ntp.TargetLoss(relative=0.01), budget=0.5, seeds=2
         )
+        assert forecast.trajectory.known == max(forecast.pilot.steps, STEPS)
         assert forecast.pilot.clock == pytest.approx(1, abs=0.3)
 
     def test_under_adam_its_first_steps_are_those_of_the_run(self, mlp, data):
@@ -121,7 +132,7 @@ class TestOpening:
         every = ntp.EarlyStopping(3, every=4)
         found = opening(loud, data, plan(0.1), every)
         assert {4, 8, 12, 16, 20} <= set(found.trajectory.steps)
-        np.testing.assert_array_equal(found.trajectory.steps, evaluations(plan(0.1), every))
+        np.testing.assert_array_equal(found.trajectory.steps, evaluations(every, STEPS))
 
     @pytest.mark.parametrize("make", [ntp.Plan.sgd, ntp.Plan.adamw])
     def test_an_optimizer_waits_for_its_end(self, loud, data, make):

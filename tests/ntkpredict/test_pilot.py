@@ -2,83 +2,139 @@ import numpy as np
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.pilot import Pilot, train_pilot
-from ntkpredict.step import TrainingStep
+from ntkpredict.pilot import Pilot
 from sde import Curve, Trajectory
 
-GRID = np.arange(401)
+GRID = np.arange(0, 401, 4)
+KNOWN = np.array([0, 1, 2, 5, 10, 20, 50, 60])
 
 
 def law(steps):
-    """A loss that falls steeply enough to read a clock from."""
     return 2.3 * (1 + steps / 5.0) ** -1.0
 
 
+def curves(steps, *rows, validation=True):
+    loss = np.stack(rows)
+    curve = Curve(loss, 1 - loss / 3)
+    return Trajectory(steps, curve, Curve(1.5 * loss, 1 - loss / 2) if validation else None)
+
+
 def expected(loss=law):
-    rows = np.stack([loss(GRID), 1.02 * loss(GRID), 0.98 * loss(GRID)])
-    return Trajectory(GRID, Curve(rows, 1 - rows / 3), None)
+    rows = loss(GRID)
+    return curves(GRID, rows, 1.02 * rows, 0.98 * rows)
+
+
+def pilot(clock=1.0, against=None):
+    real = law(clock * KNOWN)
+    return Pilot.of(curves(KNOWN, real), expected() if against is None else against)
 
 
 class TestClock:
-    @pytest.mark.parametrize("clock", [0.7, 1.0, 1.4])
-    def test_is_found_from_losses_on_another_clock(self, clock):
-        pilot = Pilot.of(law(clock * np.arange(60)), expected())
-        assert pilot.clock == pytest.approx(clock, rel=0.1)
-        assert pilot.steps == 60
+    @pytest.mark.parametrize("clock", [0.3, 0.7, 1.0, 1.4, 6.0])
+    def test_is_when_the_expected_loss_is_the_same(self, clock):
+        assert pilot(clock).clock == pytest.approx(clock, rel=0.02)
 
-    def test_is_that_of_the_mean_losses_where_batches_are_noisy(self):
-        random = np.random.default_rng(0)
-        found = [
-            Pilot.of(
-                law(1.4 * np.arange(60)) * np.exp(0.3 * random.normal(size=60)), expected()
-            ).clock
-            for _ in range(30)
-        ]
-        assert np.median(found) == pytest.approx(1.4, rel=0.1)
+    def test_is_that_of_the_nearest_time_where_losses_rise_and_fall(self):
+        """A catapult passes through every loss twice."""
+        hill = expected(lambda steps: 2.3 + 3 * np.exp(-(((steps - 60) / 20) ** 2)))
+        for end, found in ((50, 50), (70, 70)):
+            steps = np.array([0, end])
+            real = curves(steps, np.interp(steps, GRID, hill.train.loss[0]))
+            assert Pilot.of(real, hill).clock * end == pytest.approx(found, abs=2)
 
-    def test_of_a_plateau_stays_near_the_forecast(self):
-        flat = expected(lambda steps: 2.3 - 1e-4 * steps)
-        losses = 2.3 + 0.2 * np.random.default_rng(0).normal(size=20)
-        assert Pilot.of(losses, flat).clock == pytest.approx(1, abs=0.1)
+    def test_of_a_loss_that_is_never_expected_is_when_it_is_nearly(self):
+        flat = expected(lambda steps: 2.3 + 0.1 * np.exp(-(((steps - 100) / 50.0) ** 2)))
+        assert Pilot.of(curves(KNOWN, 9 - KNOWN / 60), flat).clock == pytest.approx(100 / 60)
 
-    def test_is_drawn_towards_the_forecast(self):
-        """A forecast is rarely ten times too slow, so ten times is not believed at once."""
-        assert 1.2 < Pilot.of(law(10.0 * np.arange(4)), expected()).clock < 10
-
-    @pytest.mark.parametrize(
-        "losses",
-        [[2.3, np.nan, 1.0], [2.3, np.inf], [0.0, 0.0], [2.3]],
-        ids=["nan", "inf", "zero", "one step"],
-    )
-    def test_is_the_forecast_s_where_losses_tell_nothing(self, losses):
-        assert Pilot.of(np.array(losses), expected()).clock == pytest.approx(1, abs=0.02)
-
-    def test_is_the_forecast_s_where_that_diverges(self):
-        diverging = expected(lambda steps: np.where(steps < 9, 2.3 + steps, np.nan))
-        assert Pilot.of(law(np.arange(9)), diverging).clock == 1
+    @pytest.mark.parametrize("lost", [np.nan, np.inf])
+    def test_is_one_where_curves_are_not_finite(self, lost):
+        diverging = expected(lambda steps: np.where(steps < 200, law(steps), lost))
+        assert pilot(0.5, diverging).clock == 1
+        real = law(KNOWN)
+        real[-1] = lost
+        assert Pilot.of(curves(KNOWN, real), expected()).clock == 1
 
 
 class TestCorrected:
-    def test_half_of_the_clock_persists(self):
-        pilot = Pilot(np.ones(100), clock=4.0)
-        found = pilot.corrected(expected()).train.loss[0]
-        np.testing.assert_allclose(found[50], law(200))
-        slow = Pilot(np.ones(100), clock=0.25).corrected(expected()).train.loss[0]
-        np.testing.assert_allclose(slow[[100, 300]], law(np.array([25, 25 + 100])))
+    @pytest.mark.parametrize("clock", [0.5, 1.0, 2.0])
+    def test_is_known_and_goes_on_from_there(self, clock):
+        found = pilot(clock).corrected(expected())
+        assert found.known == KNOWN[-1]
+        np.testing.assert_array_equal(found.steps[: len(KNOWN)], KNOWN)
+        np.testing.assert_array_equal(found.steps[len(KNOWN) :], GRID[KNOWN[-1] < GRID])
+        first = found.steps <= KNOWN[-1]
+        for split, factor in (("train", 1.0), ("validation", 1.5)):
+            loss = found.curve(split).loss
+            np.testing.assert_allclose(loss[:, first], np.tile(factor * law(clock * KNOWN), (3, 1)))
+            later = clock * KNOWN[-1] + found.steps[~first] - KNOWN[-1]
+            inside = later <= GRID[-1]
+            wanted = factor * law(later[inside])
+            np.testing.assert_allclose(loss[0, ~first][inside], wanted, rtol=0.02)
 
-    def test_by_a_clock_of_one_is_itself(self):
-        given = expected()
-        np.testing.assert_array_equal(
-            Pilot(np.ones(7), 1.0).corrected(given).train.loss, given.train.loss
-        )
+    def test_where_more_is_known_already_it_stays(self):
+        known = curves(GRID[:31], law(GRID[:31]))
+        begun = expected().beginning(known)
+        found = pilot(1.0, begun).corrected(begun)
+        assert found.known == GRID[30]
+        first = found.steps <= GRID[30]
+        np.testing.assert_allclose(found.train.loss[2, first], law(found.steps[first]), rtol=0.01)
+
+    def test_weights_that_are_lost_stay_so(self):
+        real = law(KNOWN)
+        real[-2:] = np.nan
+        found = Pilot.of(curves(KNOWN, real), expected()).corrected(expected())
+        assert found.steps[-1] == GRID[-1]
+        assert np.isnan(found.train.loss[:, found.steps >= 50]).all()
+        assert found.diverged.all()
+
+    def test_without_validation(self):
+        plain = curves(GRID, law(GRID), validation=False)
+        real = curves(KNOWN, law(KNOWN), validation=False)
+        assert Pilot.of(real, plain).corrected(plain).validation is None
 
 
-def test_the_pilot_is_the_beginning_of_the_run(mlp, data):
-    plan = ntp.Plan.sgd(0.05, momentum=0.9, batch_size=8, max_steps=20, seed=3)
-    seen = []
-    losses = train_pilot(
-        TrainingStep(mlp, data, plan), data.samples, plan, 12, lambda *done: seen.append(done)
-    )
-    run = ntp.train(mlp, data, plan)
-    np.testing.assert_allclose(losses, run.batch_loss[:12], rtol=1e-6)
-    assert seen[-1] == (12, 12)
+PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
+
+
+@pytest.fixture(scope="module")
+def run(mlp, data):
+    return ntp.train(mlp, data, PLAN, evaluations=np.arange(41))
+
+
+@pytest.fixture(scope="module")
+def both(mlp, data):
+    return [
+        ntp.predict(mlp, data, PLAN, ntp.MaxSteps(40), budget=share, seeds=2)
+        for share in (0.0, 0.25)
+    ]
+
+
+class TestPredict:
+    def test_the_pilot_is_the_beginning_of_the_run(self, both, run):
+        plain, piloted = both
+        assert plain.pilot is None
+        found = piloted.pilot.trajectory
+        assert piloted.pilot.steps == 10
+        for split in ("train", "validation"):
+            for metric in ("loss", "accuracy"):
+                real = getattr(run.trajectory.curve(split), metric)[:, found.steps]
+                np.testing.assert_allclose(
+                    getattr(found.curve(split), metric), real, rtol=1e-5, atol=1e-6
+                )
+
+    def test_the_forecast_goes_on_from_there(self, both):
+        plain, piloted = both
+        expected = Pilot.of(piloted.pilot.trajectory, plain.trajectory).corrected(plain.trajectory)
+        assert piloted.trajectory.known == 10
+        np.testing.assert_allclose(piloted.trajectory.train.loss, expected.train.loss, rtol=1e-4)
+        assert piloted.validity.signals.piloted
+        assert "pilot" in piloted.forecast_seconds
+
+    def test_a_target_met_in_it_is_known(self, mlp, data, run):
+        until = ntp.TargetLoss(relative=0.9)
+        (real,) = until.steps(run.trajectory)
+        found = ntp.predict(mlp, data, PLAN, until, budget=1.0, seeds=2)
+        assert found.pilot.steps >= real
+        assert found.steps == pytest.approx(real, abs=1)
+        low, high = found.steps_interval
+        assert real - 3 <= low <= real <= high <= real + 3

@@ -11,7 +11,6 @@ import ntkpredict as ntp
 from linearize import CountSketch, Identity, exact_ntk
 from ntkpredict.interval import predicted_steps, stopping_times
 from ntkpredict.milestones import milestones
-from ntkpredict.pilot import Pilot
 from ntkpredict.report.forecast_figures import forecast_figures
 
 from .problems import assert_is_the_real_run, real_steps
@@ -472,6 +471,26 @@ class TestTargets:
         rule = ntp.TargetLoss(0.5)
         assert predicted_steps(curves, rule, np.array([-0.1, 0.1])) == (50, (50, None))
 
+    @pytest.mark.parametrize(
+        ("rule", "told"),
+        [
+            (ntp.TargetLoss(0.86), (14, (5, 20))),
+            (ntp.TargetLoss(0.85), (15, (10, 20))),
+            (ntp.TargetLoss(0.99), (1, (0, 10))),
+            (ntp.TargetLoss(0.86) | ntp.MaxSteps(18), (14, (5, 18))),
+            (ntp.TargetLoss(0.1) | ntp.MaxSteps(18), (18, (18, 18))),
+            (ntp.MaxSteps(18), (18, (18, 18))),
+            (ntp.TargetLoss(0.68), (32, (30.25, 64))),
+        ],
+        ids=str,
+    )
+    def test_what_is_known_is_so_to_an_evaluation_more(self, trajectory, rule, told):
+        curves = trajectory(np.arange(0, 101, 5), 1 - np.arange(0, 101, 5) / 100)
+        known = curves.beginning(curves.first(7))
+        assert known.known == 30
+        point, interval = predicted_steps(known, rule, np.log([0.5, 1, 2]))
+        assert (point, interval) == (pytest.approx(told[0]), pytest.approx(told[1]))
+
     def test_stopping_times_span_orders_and_an_error_of_the_clock(self, trajectory):
         """Each outcome of the clock for each order."""
         steps = np.arange(101)
@@ -522,20 +541,6 @@ class TestBudget:
     def test_is_a_share_of_the_run(self, mlp, data, refused, budget):
         with refused(f"budget: got {budget}; expected a share of the run, in 0..1"):
             ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=budget)
-
-    def test_sets_the_clock_by_the_first_steps_of_the_run(self, mlp, data):
-        plan = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
-        plain, piloted = (
-            ntp.predict(mlp, data, plan, ntp.MaxSteps(40), budget=share, seeds=2)
-            for share in (0.0, 0.25)
-        )
-        assert plain.pilot is None
-        run = ntp.train(mlp, data, plan)
-        np.testing.assert_allclose(piloted.pilot.batch_loss, run.batch_loss[:10], rtol=1e-5)
-        expected = Pilot.of(run.batch_loss[:10], plain.trajectory).corrected(plain.trajectory)
-        np.testing.assert_allclose(piloted.trajectory.train.loss, expected.train.loss, rtol=1e-4)
-        assert piloted.validity.signals.piloted
-        assert "pilot" in piloted.forecast_seconds
 
 
 class TestKernel:

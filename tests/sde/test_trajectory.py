@@ -127,6 +127,32 @@ def test_slowed_twice_is_slowed_by_the_product() -> None:
     np.testing.assert_allclose(twice.train.loss, once.train.loss)
 
 
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 1.3, 4.0])
+def test_what_is_known_is_so_on_every_clock(factor: float) -> None:
+    steps = np.arange(0, 401, 2)
+    simulated = Curve(np.exp(-steps / 30.0)[None], np.zeros((1, len(steps))))
+    real = Curve(np.linspace(1.0, 0.5, 21)[None], np.ones((1, 21)))
+    given = Trajectory(steps, simulated, None).beginning(Trajectory(steps[:21], real, None))
+    assert given.known == 40
+    slowed = given.slowed(factor)
+    assert slowed.known == 40
+    np.testing.assert_array_equal(slowed.train.loss[:, :21], real.loss)
+    later = steps[21:]
+    times = np.clip(later / factor, 40, 400)
+    wanted = np.interp(times, steps, given.train.loss[0])
+    np.testing.assert_allclose(slowed.train.loss[0, 21:], wanted)
+    assert given.first(30).known == given.mean().known == given.quantile(0.5).known == 40
+
+
+def test_on_another_grid() -> None:
+    steps = np.arange(0, 41, 2)
+    given = Trajectory(steps, Curve(steps[None] * 2.0, steps[None] / 100), None)
+    points = np.array([0, 3, 40, 50])
+    got = given.at(points + 1.0, points)
+    np.testing.assert_array_equal(got.steps, points)
+    np.testing.assert_allclose(got.train.loss[0], [2.0, 8.0, 80.0, 80.0])
+
+
 # The grid
 
 

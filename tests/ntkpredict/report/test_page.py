@@ -44,8 +44,10 @@ def hopeless():
 
 def validation():
     """With a pilot."""
-    pilot = Pilot(np.array([3.25, 2.75]), clock=1.125)
-    forecast = dataclasses.replace(forecasts.forecast(), pilot=pilot)
+    forecast = forecasts.forecast()
+    forecast = dataclasses.replace(
+        forecast, pilot=Pilot(forecast.trajectory.first(2).quantile(0.5), clock=1.125)
+    )
     curves = forecast.trajectory.first(2).quantile(0.25)
     run = Run(9.5, 10, 2.25, 0.75, curves, np.array([3.0, 2.0]), {})
     rows = compare_targets(forecast, run, ntp.parse(forecast.until))
