@@ -126,8 +126,8 @@ def conformal(
 def pairs(records: list[Record]) -> tuple[Pair, ...]:
     """The latest real run of each task, with the latest forecast made of it before.
 
-    A run that goes on without an answer in its forecast tells nothing of its clock; records of
-    another version are passed over.
+    A run that goes on without an answer in its forecast tells nothing of its clock, nor does one
+    that was answered by steps trained for real; records of another version are passed over.
     """
     forecasts: dict[tuple[str, ...], Record] = {}
     found: dict[tuple[str, ...], Pair] = {}
@@ -145,7 +145,7 @@ def pairs(records: list[Record]) -> tuple[Pair, ...]:
 
 
 def _pair(forecast: dict[str, Any], run: dict[str, Any]) -> Pair | None:
-    if not forecast["steps"]:
+    if not forecast["steps"] or forecast["steps"] <= forecast["trajectory"]["known"]:
         return None
     told, real = forecast["validity"], run["steps"]
     ratio = FAR if real is None else float(np.log(max(real, 1e-9) / forecast["steps"]))

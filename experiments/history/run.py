@@ -47,7 +47,8 @@ def main(suite: Path = SUITE, folder: Path = HERE, draws: int = DRAWS) -> dict[s
 def users(suite: Path) -> dict[tuple[str, str], list[Pair]]:
     """By network and target: what forecasts were off by.
 
-    Only what both reached: how late a run is that did not get there is not known.
+    Only what both reached: how late a run is that did not get there is not known. Nor what was
+    trained for real before: that is no forecast.
     """
     found = defaultdict(list)
     for row in score(suite).rows["ours"]:
@@ -56,7 +57,10 @@ def users(suite: Path) -> dict[tuple[str, str], list[Pair]]:
         if not (np.isfinite(row.predicted) and np.isfinite(row.real)):
             continue
         path = suite / "forecasts" / "ours" / f"{row.case.key}.json"
-        signals = Signals(**json.loads(path.read_text())["signals"])
+        told = json.loads(path.read_text())
+        if row.predicted <= told["trajectory"]["known"]:
+            continue
+        signals = Signals(**told["signals"])
         target = str(row.rule).partition("@")[0]
         error = float(np.log(row.real / row.predicted))
         found[row.case.key.partition("-")[0], target].append(Pair(signals, error))

@@ -2,8 +2,8 @@
 
     python experiments/suite/reading.py    # from stored runs and forecasts, in seconds
 
-Median errors of ours beside those of two baselines: where validity says poor and where it does not,
-and without the targets that are met while first steps are trained for real. Writes
+Median errors of ours, with and without a budget, beside those of two baselines: where validity says
+poor and where it does not, and without the targets that are met in steps trained for real. Writes
 reading.json.
 """
 
@@ -12,16 +12,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from pilots import SHARES
 from train import rounded
 
-from ntkpredict.opening import STEPS
 from ntkpredict.record import to_plain, write
 from ntkpredict.score import score, summarise
 from ntkpredict.suite import Row
-from ntkpredict.validity import Signals
 
 HERE = Path(__file__).parent
-FORECASTERS = ("ours", "average-run", "cape")
+FORECASTERS = ("ours", *SHARES, "average-run", "cape")
 
 
 def main(folder: Path = HERE) -> dict[str, Any]:
@@ -51,28 +50,32 @@ def is_reached(row: Row) -> bool:
 
 
 def groups(rows: list[Row]) -> dict[str, list[Row]]:
-    """By what validity says, and by whether targets are met in first steps trained for real."""
-    opened = {key for key in {row.case.key for row in rows} if is_opened(key)}
-    met, later = [], []
-    for row in rows:
-        (met if row.real <= STEPS and row.case.key in opened else later).append(row)
+    """By what validity says, and by whether targets are met in steps trained for real."""
+    later = after("ours", rows)
     return {
         "all": rows,
         "poor": [row for row in rows if row.answers and not row.answers.trusted],
         "not poor": [row for row in rows if row.answers and row.answers.trusted],
-        "met in first steps": met,
+        "met in first steps": [row for row in rows if row not in later],
         "met later": later,
-    } | {
-        f"met later, {distance}": [row for row in later if row.case.distance == distance]
-        for distance in ("near", "medium", "far")
+        **{
+            f"met later, {distance}": [row for row in later if row.case.distance == distance]
+            for distance in ("near", "medium", "far")
+        },
+        **{f"met after {pilot}": after(pilot, rows) for pilot in SHARES},
     }
 
 
-def is_opened(key: str) -> bool:
-    """Whether the first steps of a run are trained for real, where these do not diverge."""
-    path = HERE / "forecasts" / "ours" / f"{key}.json"
-    signals = Signals(**json.loads(path.read_text(encoding="utf-8"))["signals"])
-    return signals.coordinate_wise or (signals.margin is not None and signals.margin < 1)
+def after(forecaster: str, rows: list[Row]) -> list[Row]:
+    """Targets that are met after the steps that it trains for real."""
+    folder = HERE / "forecasts" / forecaster
+    known = {key: known_steps(folder / f"{key}.json") for key in {row.case.key for row in rows}}
+    return [row for row in rows if row.real > known[row.case.key]]
+
+
+def known_steps(path: Path) -> int:
+    """How many steps a forecast has trained for real."""
+    return int(json.loads(path.read_text(encoding="utf-8"))["trajectory"]["known"])
 
 
 if __name__ == "__main__":

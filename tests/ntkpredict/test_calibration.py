@@ -91,10 +91,16 @@ def test_the_point_moves_to_where_the_users_runs_were():
     assert told.word == "good"
 
 
-def forecast(steps, own_ratio=1.0, **validity):
+def forecast(steps, own_ratio=1.0, known=0, **validity):
     told = {"signals": dataclasses.asdict(SIGNALS), **validity}
     cost = ntp.CostModel(1.0, (0.1, 0.1 * own_ratio, 0.2), 0.0, 20, own_ratio)
-    return {"steps": steps, "validity": told, "cost": dataclasses.asdict(cost)}
+    curves = {"known": known}
+    return {
+        "steps": steps,
+        "validity": told,
+        "cost": dataclasses.asdict(cost),
+        "trajectory": curves,
+    }
 
 
 def real(steps, trained=20):
@@ -110,6 +116,9 @@ def test_pairs_are_the_latest_run_and_forecast_of_each_task(tmp_path):
     history.add("run", "c", other, real(10.0))  # not forecast before
     history.add("forecast", "d", other, forecast(None))
     history.add("run", "d", other, real(20.0))  # said to be out of reach
+    met = dataclasses.replace(TASK, data_fingerprint="i")
+    history.add("forecast", "j", met, forecast(20.0, known=20))
+    history.add("run", "j", met, real(20.0))  # trained for real before
     far = dataclasses.replace(TASK, data_fingerprint="e")
     history.add("forecast", "f", far, forecast(30.0))
     history.add("run", "f", far, real(None))
