@@ -24,6 +24,7 @@ class Follower:
         simulation: of the plan.
         problem: the simulation's, with the kernel's growth if it grows.
         stable: the problem's `stability`.
+        first: that at the start of the run, where an opening leads away from it.
         until: the stopping rule.
         calibration: what the interval is told from.
         samples: N, in all.
@@ -32,6 +33,7 @@ class Follower:
     simulation: Simulation
     problem: Problem
     stable: Stability | None
+    first: Stability | None
     until: StoppingRule
     calibration: Calibration
     samples: int
@@ -48,10 +50,10 @@ class Follower:
             sweep = PlanSweep(self.simulation, self.samples, self.until)
             members, limit = [(plan, self.stable)], plan.max_steps
             (found,) = sweep.side_by_side(self.problem, members, limit, self._horizon, progress)
-            return found
+            return found.since(self.first)
         curves = self.simulation.whole(self.simulation.solve(solver, self.problem, progress))
-        signals = self.simulation.signals(self.problem, curves, None, self.stable)
-        return Simulated(plan, curves, len(curves.steps), False, self.stable, signals)
+        signals = self.simulation.signals(self.problem, curves, None, self.first)
+        return Simulated(plan, curves, len(curves.steps), False, self.first, signals)
 
     def _horizon(self, stop: float, curves: Trajectory, frozen: Trajectory | None) -> float:
         """Milestones are read down to a tenth of the initial loss, and validation at the stop.
@@ -63,6 +65,6 @@ class Follower:
             least = np.interp(stop, curves.steps, np.median(curves.train.loss, axis=0))
             if not frozen.train.loss.min() <= least:
                 return np.inf
-        signals = self.simulation.signals(self.problem, curves, frozen, self.stable)
+        signals = self.simulation.signals(self.problem, curves, frozen, self.first)
         told = self.calibration.validity(signals)
         return horizon(stop, told.clock, told.shift)

@@ -75,7 +75,7 @@ def predict(
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
         budget: the share of the predicted run to train for real first; 0.05 is 5 %. The forecast
-            goes on from where that leads, see `Pilot`.
+            goes on from where that leads, see `Pilot`, if it is more than what is trained anyway.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -117,7 +117,7 @@ def predict(
         watch.lap("first steps")
         return found
 
-    def tangent(start: Opening | None) -> Follower:
+    def tangent(start: Opening | None, first: Stability | None = None) -> Follower:
         simulation = Simulation(network, data, plan, outputs, samples, seeds, until, (), start)
         problem = simulation.problem(mode, projection, report("tangent features"))
         watch.lap("tangent features")
@@ -125,21 +125,21 @@ def predict(
         watch.lap("stability")
         if _grows(problem, kernel, solver):
             problem = simulation.growing(problem, stable)
-        return Follower(simulation, problem, stable, until, calibration, data.samples)
+        first = stable if first is None else first
+        return Follower(simulation, problem, stable, first, until, calibration, data.samples)
 
     start = opened(None)
     follower = tangent(start)
-    stable = follower.stable
+    stable = follower.first
     if stable is not None:
         start = opened(stable)
-        follower = follower if start is None else tangent(start)
+        follower = follower if start is None else tangent(start, stable)
     problem = follower.problem
     solved_by = choose_solver(solver, problem, follower.stable)
-    found = follower.follow(solved_by, report("simulating training")).since(stable)
+    found = follower.follow(solved_by, report("simulating training"))
     watch.lap("simulation")
-    pilot = None
-    if budget:
-        count = _pilot_steps(budget, found, until)
+    pilot, count = None, _pilot_steps(budget, found, until)
+    if count > found.trajectory.known:
         way = report("training a pilot")
         real, _ = train_first_steps(step, data.samples, plan, until, count, way)
         pilot = Pilot.of(real, found.trajectory)

@@ -34,19 +34,20 @@ def piloted(folder: Path, path: Path, name: str, share: float) -> None:
     run = json.loads((folder / "runs" / path.name).read_text(encoding="utf-8"))
     case, expected = run["case"], to_trajectory(ours["trajectory"])
     steps = int(np.ceil(share * case["max_steps"]))
-    curves = to_trajectory(run["trajectory"])
-    seen = int(np.searchsorted(curves.steps, steps, side="right"))
-    trajectory = Pilot.of(curves.first(seen), expected).corrected(expected)
-    signals = Signals(**ours["signals"] | {"piloted": True})
-    trained = 3.0 * case["batch_size"]
-    evaluated = sum(min(SAMPLES, run["task"][split]) for split in ("samples", "validation"))
-    passes = trained * steps + evaluated * seen
-    second = trained * run["trained_steps"] / run["seconds"]
-    content = {
-        "forecaster": name,
-        **answers(trajectory, signals, targets(case["max_steps"])),
-        "seconds": ours["seconds"] + passes / second,
-        "forward_passes": ours["forward_passes"] + passes,
-        "trajectory": trajectory,
-    }
+    content = ours | {"forecaster": name}
+    if steps > expected.known:
+        curves = to_trajectory(run["trajectory"])
+        seen = int(np.searchsorted(curves.steps, steps, side="right"))
+        trajectory = Pilot.of(curves.first(seen), expected).corrected(expected)
+        signals = Signals(**ours["signals"] | {"piloted": True})
+        trained = 3.0 * case["batch_size"]
+        evaluated = sum(min(SAMPLES, run["task"][split]) for split in ("samples", "validation"))
+        passes = trained * steps + evaluated * seen
+        second = trained * run["trained_steps"] / run["seconds"]
+        content |= {
+            **answers(trajectory, signals, targets(case["max_steps"])),
+            "seconds": ours["seconds"] + passes / second,
+            "forward_passes": ours["forward_passes"] + passes,
+            "trajectory": trajectory,
+        }
     write(folder / "forecasts" / name / path.name, rounded(to_plain(content)))

@@ -95,12 +95,16 @@ class TestForecast:
         assert forecast.reason.startswith("diverges")
         assert any("may oscillate or diverge" in note for note in forecast.notes)
 
-    def test_a_budget_trains_on(self, loud, data):
-        forecast = ntp.predict(
-            loud, data, plan(0.1), ntp.TargetLoss(relative=0.01), budget=0.5, seeds=2
-        )
-        assert forecast.trajectory.known == max(forecast.pilot.steps, STEPS)
-        assert forecast.pilot.clock == pytest.approx(1, abs=0.3)
+    @pytest.mark.parametrize("budget", [0.5, 1.0])
+    def test_a_budget_trains_on_where_it_is_more(self, loud, data, budget):
+        until = ntp.TargetLoss(relative=0.01)
+        forecast = ntp.predict(loud, data, plan(0.1), until, budget=budget, seeds=2)
+        if budget == 1:
+            assert forecast.trajectory.known == forecast.pilot.steps > STEPS
+            assert forecast.pilot.clock == pytest.approx(1, abs=0.3)
+        else:
+            assert forecast.trajectory.known == STEPS
+            assert forecast.pilot is None
 
     def test_under_adam_its_first_steps_are_those_of_the_run(self, mlp, data):
         adam = ntp.Plan.adamw(0.01, batch_size=8, max_steps=200)
