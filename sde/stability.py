@@ -87,7 +87,7 @@ def stabilities(
         steps: of training.
         batch_sizes: of each; by default the problem's.
     """
-    start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
+    start = _start(problem)
     (at_start,) = _shape(problem, start)
     if not at_start[0]:
         return [None] * len(descents)
@@ -100,7 +100,7 @@ def stabilities(
         keys = [tuple(np.asarray(value).tobytes() for value in each) for each in slowed]
         ways = dict(zip(keys, slowed, strict=True))
         path = _path(problem, list(ways.values()), steps)
-        flat = jax.tree.map(lambda leaf: jnp.concatenate(list(leaf)), path)
+        flat = jax.tree.map(np.concatenate, path)
         along = _shape(problem, flat)
         count = len(along) // len(ways)
         found = {key: along[i * count : (i + 1) * count] for i, key in enumerate(ways)}
@@ -147,33 +147,35 @@ def _noise_mass(problem: Problem, descent: GradientDescent, trace: float) -> flo
 
 def sharpness(problem: Problem) -> float:
     """See `Stability`; at the initial parameters."""
-    start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
-    return _shape(problem, start)[0][0]
+    return _shape(problem, _start(problem))[0][0]
+
+
+def _start(problem: Problem) -> Params:
+    """The initial parameters, as one point. NumPy: jax.numpy would compile a program a shape."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], problem.train.model.initial())
 
 
 def _shape(problem: Problem, points: Params) -> list[tuple[float, float]]:
     """The sharpness and the kernel's trace at some parameters, stacked; by Lanczos iteration."""
     train, objective = problem.train, problem.objective
-    first = jax.tree.map(lambda leaf: leaf[0], points)
-    unravel = ravel_pytree(first)[1]
+    leaves = jax.tree.leaves(points)
+    size, dtype = sum(leaf[0].size for leaf in leaves), np.result_type(*leaves)
     traces = np.asarray(_traces(train, points), float)
 
     def product(vectors: np.ndarray) -> np.ndarray:
-        moves = jax.vmap(unravel)(jnp.asarray(vectors, ravel_pytree(first)[0].dtype))
-        return np.asarray(_curve(train, points, moves, objective), float)
+        return np.asarray(_curve(train, points, vectors.astype(dtype), objective), float)
 
-    size = ravel_pytree(first)[0].size
     return list(zip(_largest(product, len(traces), size).tolist(), traces.tolist(), strict=True))
 
 
 @partial(jax.jit, static_argnames="objective")
 def _curve(
-    train: Examples, points: Params, moves: Params, objective: Objective
+    train: Examples, points: Params, moves: Float[Array, "points parameters"], objective: Objective
 ) -> Float[Array, "points parameters"]:
     """The Gauss-Newton matrix of each point times its move."""
 
-    def curve(params: Params, move: Params) -> Array:
-        outputs, moved = jax.jvp(train.model, (params,), (move,))
+    def curve(params: Params, move: Array) -> Array:
+        outputs, moved = jax.jvp(train.model, (params,), (ravel_pytree(params)[1](move),))
 
         def slope(outputs: Array) -> Array:
             return jax.grad(lambda f: objective.loss(f, train.targets).mean())(outputs)
@@ -252,4 +254,4 @@ def _path(problem: Problem, descents: Sequence[GradientDescent], steps: int) -> 
 
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), float), *descents)
     path = run(traced, stacked, traced.orders(steps))
-    return jax.tree.map(lambda leaf: leaf[:, 0], path)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], path)
