@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -22,6 +22,9 @@ from sde.problem import Examples, Problem
 from sde.training import train_all
 
 _MOST_ITERATIONS = 60
+
+_PASSED_OVER = optax.identity()
+"""The optimizer of a problem that is trained with others: always the same, to compile once."""
 
 _PATH_BATCH = 32
 """Samples a step on the way whose sharpness is looked at, so slow that noise does not move it."""
@@ -236,22 +239,23 @@ def _slowed(descent: GradientDescent, at_start: float) -> GradientDescent:
 
 def _path(problem: Problem, descents: Sequence[GradientDescent], steps: int) -> Params:
     """The parameters at three points of the training with each optimizer, (plans, points, ...)."""
-    size = min(_PATH_BATCH, problem.samples)
-    traced = replace(problem, batch_size=size, seeds=problem.seeds[:1], validation=None)
-    grid = np.unique([max(steps // 30, 1), max(steps // 5, 1), steps])
-
-    @jax.jit
-    def run(problem: Problem, plans: GradientDescent, orders: Array) -> Any:
-        return train_all(
-            problem,
-            GradientDescent.transformation,
-            plans,
-            orders,
-            grid,
-            lambda _, params: params,
-            None,
-        )
-
+    traced = replace(
+        problem,
+        optimizer=_PASSED_OVER,
+        batch_size=min(_PATH_BATCH, problem.samples),
+        seeds=problem.seeds[:1],
+        validation=None,
+    )
+    grid = tuple(sorted({max(steps // 30, 1), max(steps // 5, 1), steps}))
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), float), *descents)
-    path = run(traced, stacked, traced.orders(steps))
+    path = _points(traced, stacked, traced.orders(steps), grid)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], path)
+
+
+@partial(jax.jit, static_argnames="grid")
+def _points(
+    problem: Problem, descents: GradientDescent, orders: Array, grid: tuple[int, ...]
+) -> Params:
+    """The parameters at points of the training with each optimizer and order."""
+    rule, observe = GradientDescent.transformation, lambda _, params: params
+    return train_all(problem, rule, descents, orders, np.array(grid), observe, None)
