@@ -1,6 +1,7 @@
 """Samples in batches of one size, so that a function is compiled once."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,11 @@ def batches(samples: Inputs, size: int) -> Iterator[tuple[Inputs, slice]]:
         yield jax.tree.map(lambda leaf, index=index: leaf[index], samples), place
 
 
-def weighted_batches(samples: Inputs, weights: Array, size: int) -> Iterator[tuple[Inputs, Array]]:
+def weighted_batches(samples: Inputs, weights: Any, size: int) -> Iterator[tuple[Inputs, Array]]:
     """(batch, its weights) for all samples; those of samples that are repeated are 0."""
-    for (batch, part), place in batches((samples, weights), size):
-        yield batch, part.at[place.stop - place.start :].set(0)
+    for (batch, part), place in batches((samples, np.asarray(weights)), size):
+        part[place.stop - place.start :] = 0
+        yield batch, jnp.asarray(part)
 
 
 def map_batches(function: Callable[[Inputs], Array], samples: Inputs, size: int) -> Array:

@@ -26,6 +26,7 @@ class Kernel(NamedTuple):
     standard_error: Float[Array, "samples outputs samples outputs"]
 
 
+@jax.jit
 def empirical_ntk(model: TangentModel) -> Kernel:
     """Θ of a tangent model at its initial parameters.
 
@@ -45,6 +46,7 @@ def empirical_ntk(model: TangentModel) -> Kernel:
     return Kernel(body.reshape(shape) + _head_part(model), error.reshape(shape))
 
 
+@jax.jit
 def kernel_trace(model: TangentModel) -> Float[Array, ""]:
     """The trace of Θ of a tangent model at its initial parameters, without forming Θ."""
     trace = jnp.square(model.output_jacobian()).sum()
@@ -67,6 +69,7 @@ def exact_ntk(network: Network, samples: Inputs) -> Float[Array, "n c n c"]:
     return sum(parts[1:], start=parts[0])
 
 
+@jax.jit
 def spectrum(kernel: Kernel) -> Float[Array, " modes"]:
     """Eigenvalues of Θ/N, descending: η·λ < 2 is the stability limit of gradient descent."""
     samples, outputs = kernel.value.shape[:2]

@@ -113,7 +113,7 @@ def body_features(
     network: Network, samples: Inputs, *, batch: int = 256
 ) -> Float[Array, "samples features"]:
     """h(x), the inputs of the head, by forward passes over batches of samples."""
-    basis = jnp.eye(network.head_kernel(network.params).shape[0])
+    basis = jnp.asarray(np.eye(network.head_kernel(network.params).shape[0]), float)
     forward = jax.jit(lambda params, inputs: network.features(params, inputs, basis))
     return map_batches(partial(forward, network.params), samples, batch)
 
@@ -148,7 +148,7 @@ def _still_body(network: Network, features: Array) -> HeadExactTangent:
         kernel_initial=kernel,
         bias_initial=jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias,
         bias_trains=head is not None and head.bias is not None and network.is_trainable(head.bias),
-        nonnegative=bool((features >= 0).all()),
+        nonnegative=bool((np.asarray(features) >= 0).all()),
         exact=True,
     )
 
@@ -191,7 +191,11 @@ def _lift(directions: Array, movements: Any) -> Array:
     if movements.ndim != 2 or movements.shape[1] != len(directions):
         msg = f"movements: got shape {movements.shape}; expected (moves, {len(directions)})"
         raise ValueError(msg)
-    moves = jnp.asarray(movements)
+    return _least_squares(directions, jnp.asarray(movements))
+
+
+@jax.jit
+def _least_squares(directions: Array, moves: Array) -> Array:
     along = moves @ directions
     moment, count = along.T @ along, along.shape[1]
     ridge = _RIDGE * jnp.trace(moment) / count + np.finfo(np.float32).tiny

@@ -35,7 +35,7 @@ def feature_movement(
     """
     body = network.body(network.params)
 
-    def move(cotangents: Array) -> Array:
+    def move(cotangents: np.ndarray) -> np.ndarray:
         parts = [
             network.features_pullback(body, inputs, weights)
             for inputs, weights in weighted_batches(samples, cotangents, batch)
@@ -44,8 +44,9 @@ def feature_movement(
         with np.errstate(over="ignore", invalid="ignore"):
             gradient = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0), *parts)
             step = jax.tree.map(lambda leaf: -np.sign(leaf) if signs else -leaf, gradient)
-        moved = map_batches(partial(network.features_pushforward, body, step), samples, batch)
-        size = jnp.linalg.norm(moved)
-        return jnp.where((size > 0) & jnp.isfinite(size), moved / size, 0)
+            push = partial(network.features_pushforward, body, step)
+            moved = np.asarray(map_batches(push, samples, batch))
+            size = np.linalg.norm(moved)
+        return moved / size if 0 < size < np.inf else np.zeros_like(moved)
 
-    return jnp.stack([move(each) for each in cotangents])
+    return jnp.asarray(np.stack([move(each) for each in np.asarray(cotangents)]))

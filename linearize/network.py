@@ -91,6 +91,11 @@ class Network:
         return lambda body, inputs: self.features(merge(body, self.params), inputs, directions)
 
     @cached_property
+    def compiled(self) -> Callable[[Params, Inputs], Outputs]:
+        """`apply`, compiled once a network."""
+        return jax.jit(self.apply)
+
+    @cached_property
     def features_pullback(self) -> Pullback:
         """`pullback` of all features by the body's parameters, compiled once a network."""
         return pullback(self._all_features)

@@ -65,13 +65,12 @@ class TrainingStep:
             if split is not None
         }
         self._step = jax.jit(self._update, donate_argnums=0)
-        self._apply = jax.jit(network.apply)
-        self._measure = jax.jit(self._metrics)
+        self._apply = network.compiled
 
     def initial(self) -> State:
         """The state before the first step."""
         params = jax.tree.map(lambda leaf: leaf.copy(), self._network.params)
-        return State(params, self._optimizer.init(params))
+        return State(params, jax.jit(self._optimizer.init)(params))
 
     def __call__(
         self, state: State, index: Int[np.ndarray, " batch"]
@@ -87,7 +86,7 @@ class TrainingStep:
         """(loss, accuracy) of ``"train"`` or ``"validation"``, on the samples evaluated."""
         inputs, targets = self._evaluated[split]
         outputs = map_batches(partial(self._apply, params), inputs, _EVALUATION_BATCH)
-        loss, accuracy = self._measure(outputs, targets)
+        loss, accuracy = _metrics(self._objective, outputs, targets)
         return float(loss), float(accuracy)
 
     @property
@@ -103,9 +102,10 @@ class TrainingStep:
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, updates), optimizer), value
 
-    def _metrics(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
-        loss = self._objective.loss(outputs, targets).mean()
-        return loss, self._objective.accuracy(outputs, targets)
+
+@partial(jax.jit, static_argnums=0)
+def _metrics(objective: Objective, outputs: Array, targets: Array) -> tuple[Array, Array]:
+    return objective.loss(outputs, targets).mean(), objective.accuracy(outputs, targets)
 
 
 def _subset(split: Split, objective: Objective, outputs: int, count: int) -> Split:

@@ -1,5 +1,8 @@
 """The way of a head, and the few directions of feature space that it reads while it trains."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -48,6 +51,14 @@ def head_directions(
     Returns:
         Q, orthonormal columns.
     """
+    left, sizes = _principal(path, centred=centred)
+    held = np.cumsum(np.square(sizes, dtype=float))
+    return left[:, : min(most, 1 + int((held < kept * held[-1]).sum()))]
+
+
+@partial(jax.jit, static_argnames="centred")
+def _principal(path: Array, *, centred: bool) -> tuple[Array, Array]:
+    """Left singular vectors and singular values of all W(t) side by side, each of norm 1."""
     path = jnp.nan_to_num(path)
     if centred:
         path -= path.mean(-1, keepdims=True)
@@ -55,8 +66,7 @@ def head_directions(
     alike = path / jnp.where(norms > 0, norms, 1)
     stacked = jnp.moveaxis(alike, 2, 0).reshape(path.shape[2], -1)
     left, sizes, _ = jnp.linalg.svd(stacked, full_matrices=False)
-    held = np.cumsum(np.square(sizes, dtype=float))
-    return left[:, : min(most, 1 + int((held < kept * held[-1]).sum()))]
+    return left, sizes
 
 
 def moved_directions(

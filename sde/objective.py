@@ -6,6 +6,7 @@ import abc
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -69,13 +70,17 @@ class CrossEntropy(Objective):
         if (soft < 0).any() or not np.allclose(soft.sum(1), 1, atol=1e-4):
             msg = "labels: soft labels must be probabilities: non-negative, each row of sum 1"
             raise ValueError(msg)
-        return optax.losses.smooth_labels(jnp.asarray(soft), self.label_smoothing)
+        smooth = self.label_smoothing
+        return jnp.asarray((1 - smooth) * soft + smooth / outputs)
 
     def loss(
         self, outputs: Float[Array, "n c"], targets: Float[Array, "n c"]
     ) -> Float[Array, " n"]:
         """Nats per sample."""
-        return optax.losses.softmax_cross_entropy(outputs, targets)
+        return _cross_entropy(outputs, targets)
+
+
+_cross_entropy = jax.jit(optax.losses.softmax_cross_entropy)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -22,6 +22,9 @@ from sde.problem import Examples, Problem
 from sde.training import train_all
 
 _MOST_ITERATIONS = 60
+
+_PASSED_OVER = optax.identity()
+"""The optimizer of a problem that is trained with others: always the same, to compile once."""
 
 _PATH_BATCH = 32
 """Samples a step on the way whose sharpness is looked at, so slow that noise does not move it."""
@@ -87,7 +90,7 @@ def stabilities(
         steps: of training.
         batch_sizes: of each; by default the problem's.
     """
-    start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
+    start = _start(problem)
     (at_start,) = _shape(problem, start)
     if not at_start[0]:
         return [None] * len(descents)
@@ -100,7 +103,7 @@ def stabilities(
         keys = [tuple(np.asarray(value).tobytes() for value in each) for each in slowed]
         ways = dict(zip(keys, slowed, strict=True))
         path = _path(problem, list(ways.values()), steps)
-        flat = jax.tree.map(lambda leaf: jnp.concatenate(list(leaf)), path)
+        flat = jax.tree.map(np.concatenate, path)
         along = _shape(problem, flat)
         count = len(along) // len(ways)
         found = {key: along[i * count : (i + 1) * count] for i, key in enumerate(ways)}
@@ -147,33 +150,35 @@ def _noise_mass(problem: Problem, descent: GradientDescent, trace: float) -> flo
 
 def sharpness(problem: Problem) -> float:
     """See `Stability`; at the initial parameters."""
-    start = jax.tree.map(lambda leaf: leaf[None], problem.train.model.initial())
-    return _shape(problem, start)[0][0]
+    return _shape(problem, _start(problem))[0][0]
+
+
+def _start(problem: Problem) -> Params:
+    """The initial parameters, as one point. NumPy: jax.numpy would compile a program a shape."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], problem.train.model.initial())
 
 
 def _shape(problem: Problem, points: Params) -> list[tuple[float, float]]:
     """The sharpness and the kernel's trace at some parameters, stacked; by Lanczos iteration."""
     train, objective = problem.train, problem.objective
-    first = jax.tree.map(lambda leaf: leaf[0], points)
-    unravel = ravel_pytree(first)[1]
+    leaves = jax.tree.leaves(points)
+    size, dtype = sum(leaf[0].size for leaf in leaves), np.result_type(*leaves)
     traces = np.asarray(_traces(train, points), float)
 
     def product(vectors: np.ndarray) -> np.ndarray:
-        moves = jax.vmap(unravel)(jnp.asarray(vectors, ravel_pytree(first)[0].dtype))
-        return np.asarray(_curve(train, points, moves, objective), float)
+        return np.asarray(_curve(train, points, vectors.astype(dtype), objective), float)
 
-    size = ravel_pytree(first)[0].size
     return list(zip(_largest(product, len(traces), size).tolist(), traces.tolist(), strict=True))
 
 
 @partial(jax.jit, static_argnames="objective")
 def _curve(
-    train: Examples, points: Params, moves: Params, objective: Objective
+    train: Examples, points: Params, moves: Float[Array, "points parameters"], objective: Objective
 ) -> Float[Array, "points parameters"]:
     """The Gauss-Newton matrix of each point times its move."""
 
-    def curve(params: Params, move: Params) -> Array:
-        outputs, moved = jax.jvp(train.model, (params,), (move,))
+    def curve(params: Params, move: Array) -> Array:
+        outputs, moved = jax.jvp(train.model, (params,), (ravel_pytree(params)[1](move),))
 
         def slope(outputs: Array) -> Array:
             return jax.grad(lambda f: objective.loss(f, train.targets).mean())(outputs)
@@ -234,22 +239,23 @@ def _slowed(descent: GradientDescent, at_start: float) -> GradientDescent:
 
 def _path(problem: Problem, descents: Sequence[GradientDescent], steps: int) -> Params:
     """The parameters at three points of the training with each optimizer, (plans, points, ...)."""
-    size = min(_PATH_BATCH, problem.samples)
-    traced = replace(problem, batch_size=size, seeds=problem.seeds[:1], validation=None)
-    grid = np.unique([max(steps // 30, 1), max(steps // 5, 1), steps])
-
-    @jax.jit
-    def run(problem: Problem, plans: GradientDescent, orders: Array) -> Any:
-        return train_all(
-            problem,
-            GradientDescent.transformation,
-            plans,
-            orders,
-            grid,
-            lambda _, params: params,
-            None,
-        )
-
+    traced = replace(
+        problem,
+        optimizer=_PASSED_OVER,
+        batch_size=min(_PATH_BATCH, problem.samples),
+        seeds=problem.seeds[:1],
+        validation=None,
+    )
+    grid = tuple(sorted({max(steps // 30, 1), max(steps // 5, 1), steps}))
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), float), *descents)
-    path = run(traced, stacked, traced.orders(steps))
-    return jax.tree.map(lambda leaf: leaf[:, 0], path)
+    path = _points(traced, stacked, traced.orders(steps), grid)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], path)
+
+
+@partial(jax.jit, static_argnames="grid")
+def _points(
+    problem: Problem, descents: GradientDescent, orders: Array, grid: tuple[int, ...]
+) -> Params:
+    """The parameters at points of the training with each optimizer and order."""
+    rule, observe = GradientDescent.transformation, lambda _, params: params
+    return train_all(problem, rule, descents, orders, np.array(grid), observe, None)

@@ -126,7 +126,7 @@ def _rows(rates: Rates, *, growing: bool) -> _Rows:
     return _Rows(
         jnp.asarray(np.tile(rates.learning_rate, (copies, 1)), float),
         jnp.asarray(np.tile(rates.bound, (copies, 1)), float),
-        jnp.arange(copies).repeat(len(rates.bound)) > 0,
+        jnp.asarray(np.arange(copies).repeat(len(rates.bound)) > 0),
     )
 
 
@@ -139,8 +139,8 @@ def _orders(problem: Problem, parts: Sequence[slice], steps: int) -> _Orders:
     seeds = len(problem.seeds)
     return _Orders(
         jnp.asarray(np.concatenate(batches)),
-        jnp.asarray(np.stack([np.resize(samples, ENOUGH) for samples in ranges])).repeat(seeds, 0),
-        jnp.arange(len(parts)).repeat(seeds),
+        jnp.asarray(np.stack([np.resize(samples, ENOUGH) for samples in ranges]).repeat(seeds, 0)),
+        jnp.asarray(np.arange(len(parts)).repeat(seeds)),
     )
 
 
@@ -149,7 +149,9 @@ def _begin(
 ) -> Carry:
     params = problem.train.model.initial()
     start = params, optax.chain(direction, optax.scale(1.0)).init(params)
-    return jax.tree.map(lambda leaf: jnp.tile(leaf, (rows, orders, *[1] * jnp.ndim(leaf))), start)
+    return jax.tree.map(
+        lambda leaf: jnp.array(np.broadcast_to(leaf, (rows, orders, *np.shape(leaf)))), start
+    )
 
 
 def _advance(direction: optax.GradientTransformation, parts: Sequence[slice]) -> Any:

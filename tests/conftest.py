@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # read when JAX is imported, here and in subprocesses
 os.environ["KERAS_BACKEND"] = "jax"
@@ -48,6 +49,17 @@ def history_file(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NTKPREDICT_HISTORY", str(path))
         yield path
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """In the place of the embedded one, where experiments load it."""
+    from tests import small  # not before the packages' types are checked
+
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "experiments" / "suite")
+    for module in ("tasks", "ntkpredict.embedded"):  # the one that imports from the other first
+        monkeypatch.setattr(f"{module}.load_network", small.load_network)
+    monkeypatch.setattr("ntkpredict.embedded.load_pretrained", small.load_pretrained)
 
 
 @pytest.fixture

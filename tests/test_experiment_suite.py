@@ -268,7 +268,7 @@ def test_the_figures_are_drawn(baselines, figures, load, tmp_path):
     assert all((tmp_path / f"{name}.png").exists() for name in names)
 
 
-@pytest.mark.usefixtures("few_draws")
+@pytest.mark.usefixtures("few_draws", "small_network")
 def test_the_suite_runs_on_one_small_case(monkeypatch, tmp_path):
     """Train, forecast in every way, score, draw; and nothing is done twice."""
     monkeypatch.syspath_prepend(SUITE)

@@ -9,7 +9,7 @@ import pytest
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.usefixtures("small_network")
 def test_the_default_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "default" / "run.py"))["main"]
     main(smoke=True, folder=tmp_path)
@@ -25,7 +25,7 @@ def test_every_experiment_has_the_same_skeleton():
         assert {"README.md", "run.py", "results.json", "figure.png"} <= names, folder
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.usefixtures("small_network")
 def test_the_subset_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "subset" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
@@ -33,6 +33,7 @@ def test_the_subset_experiment_runs_on_one_small_case(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_solvers_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "solvers" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
@@ -83,7 +84,7 @@ def test_regret_is_the_error_beyond_that_of_the_maximum(monkeypatch):
     assert (found["low"], found["high"]) == pytest.approx(((0.2 - 1) / 2, 0.2))  # a run alone
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.usefixtures("small_network")
 def test_the_compare_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "compare" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
@@ -156,12 +157,12 @@ def test_the_history_experiment_runs_with_one_draw(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.usefixtures("small_network")
 def test_the_conditions_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "conditions" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)
     assert results["summary"].keys() == {"batch-norm"}
-    # The embedded network has no BatchNorm: the same run as the suite's.
+    # The small network has no BatchNorm: the same run as the suite's.
     same = results["summary"]["batch-norm"]
     assert same["targets"] > 0
     assert same["median_ratio"] == pytest.approx(1, rel=1e-3)
@@ -169,7 +170,7 @@ def test_the_conditions_experiment_runs_on_one_small_case(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.usefixtures("small_network")
 def test_the_ablations_experiment_runs_on_one_small_case(tmp_path):
     main = runpy.run_path(str(EXPERIMENTS / "ablations" / "run.py"))["main"]
     results = main(smoke=True, folder=tmp_path)

@@ -172,13 +172,22 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def console_script(tfds_folder, tmp_path_factory):
-    """Run the installed command as a user does, in a process and a folder of its own."""
+    """Run the installed command as a user does, in a process and a folder of its own.
 
-    def run(*arguments, **options):
+    Programs that are compiled twice, by one run or by several, are kept.
+    """
+    programs = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(*arguments, **variables):
         folder = tmp_path_factory.mktemp("command")
         script = Path(sys.executable).with_name("ntkpredict")
         child = subprocess.run(
-            [script, *map(str, arguments)], capture_output=True, text=True, cwd=folder, **options
+            [script, *map(str, arguments)],
+            **{"capture_output": True, "text": True, "cwd": folder},
+            env={**os.environ, **programs, **variables},
         )
         return Outcome(child.returncode, child.stdout, child.stderr)
 
@@ -214,5 +223,5 @@ def embedded_validation(console_script, tmp_path_factory):
     return console_script(
         *("validate", "--json", "--lr", 0.003, "--until", "loss<=0.2x", "--max-steps", 200),
         *("--samples", 64, "--batch-size", 16, "--save", folder / "validation.json"),
-        env={**os.environ, "TFDS_DATA_DIR": str(folder)},
+        TFDS_DATA_DIR=str(folder),
     )

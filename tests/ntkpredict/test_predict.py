@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from functools import partial
 
 import jax
@@ -303,8 +304,8 @@ class TestResult:
 
     def test_the_network_is_not_changed(self, mlp, data):
         before = jax.tree.map(np.array, mlp.params)
-        plan = ntp.Plan.sgd(0.05, max_steps=5)
-        ntp.predict(mlp, data, plan, ntp.MaxSteps(5), seeds=1, projection=FEW)
+        plan, until = ntp.Plan.sgd(0.05, batch_size=8, max_steps=20), ntp.TargetLoss(relative=0.9)
+        ntp.predict(mlp, data, plan, until, samples=32, seeds=2, projection=FEW)
         jax.tree.map(np.testing.assert_array_equal, mlp.params, before)
 
     def test_fewer_samples_than_there_are_make_a_note(self, linear, data):
@@ -314,7 +315,7 @@ class TestResult:
         assert any("24 of 48" in note for note in forecast.notes)
 
     def test_time_and_progress_are_reported(self, linear, data):
-        now = iter(np.arange(0, 1e9, 2.0))
+        now = itertools.count(0.0, 2.0)
         phases = {}
 
         def report(phase):

@@ -1,6 +1,7 @@
 """Forecasts by every solver, at and beyond the limits of what is stable and allowed."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -45,15 +46,26 @@ def critical(linear, data):
     return 2 / np.linalg.eigvalsh(design.T @ design / len(x))[-1]
 
 
+@pytest.fixture(scope="module")
+def real(linear, data):
+    """Median steps of real runs to a fifth of the loss, trained once for all solvers."""
+
+    @functools.cache
+    def steps(seeds, lr, **options):
+        until = ntp.TargetLoss(relative=0.2)
+        return real_steps(linear, data, squared(lr, **options), until, seeds)
+
+    return steps
+
+
 class TestSolvers:
     @pytest.mark.parametrize("solver", SOLVERS)
     @pytest.mark.parametrize("momentum", [0.0, 0.9])
-    def test_all_agree_at_small_noise(self, linear, data, solver, momentum):
-        plan = squared(0.03 * (1 - momentum), momentum=momentum, batch_size=8)
+    def test_all_agree_at_small_noise(self, linear, data, solver, momentum, real):
+        options = {"lr": 0.03 * (1 - momentum), "momentum": momentum, "batch_size": 8}
         until = ntp.TargetLoss(relative=0.2)
-        forecast = ask(linear, data, plan, until, solver=solver)
-        real = real_steps(linear, data, plan, until, seeds=8)
-        assert forecast.steps == pytest.approx(real, rel=0.04)
+        forecast = ask(linear, data, squared(**options), until, solver=solver)
+        assert forecast.steps == pytest.approx(real(8, **options), rel=0.04)
         low, high = forecast.steps_interval
         assert low < forecast.steps < (high or np.inf)
         assert forecast.solver == ("spectral" if solver == "auto" else solver)
@@ -308,12 +320,10 @@ class TestExtremes:
 
     @pytest.mark.parametrize("solver", SOLVERS)
     @pytest.mark.parametrize("batch_size", [7, 25, 47])
-    def test_batches_that_do_not_divide_the_samples(self, linear, data, solver, batch_size):
+    def test_batches_that_do_not_divide_the_samples(self, linear, data, solver, batch_size, real):
         plan = squared(0.03, batch_size=batch_size)
-        until = ntp.TargetLoss(relative=0.2)
-        forecast = ask(linear, data, plan, until, solver=solver)
-        real = real_steps(linear, data, plan, until, seeds=4)
-        assert forecast.steps == pytest.approx(real, rel=0.05)
+        forecast = ask(linear, data, plan, ntp.TargetLoss(relative=0.2), solver=solver)
+        assert forecast.steps == pytest.approx(real(4, 0.03, batch_size=batch_size), rel=0.05)
 
     @pytest.mark.parametrize("solver", SOLVERS)
     def test_two_samples_of_each_split(self, linear, data, solver):
