@@ -310,6 +310,7 @@ class TestResults:
             "steps": 50.0,
             "validity": {"signals": vars(signals), "shift": 0.0},
             "cost": {"batch_seconds": [0.1, 0.1, 0.1]},
+            "trajectory": {"known": 0},
         }
         run = {"steps": 100.0, "trained_steps": 100, "seconds": 20.0}
         for name in "abcdefgh":
