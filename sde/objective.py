@@ -70,8 +70,7 @@ class CrossEntropy(Objective):
         if (soft < 0).any() or not np.allclose(soft.sum(1), 1, atol=1e-4):
             msg = "labels: soft labels must be probabilities: non-negative, each row of sum 1"
             raise ValueError(msg)
-        smooth = self.label_smoothing
-        return jnp.asarray((1 - smooth) * soft + smooth / outputs)
+        return optax.losses.smooth_labels(jnp.asarray(soft), self.label_smoothing)
 
     def loss(
         self, outputs: Float[Array, "n c"], targets: Float[Array, "n c"]
