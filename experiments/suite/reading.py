@@ -3,8 +3,8 @@
     python experiments/suite/reading.py    # from stored runs and forecasts, in seconds
 
 Median errors of ours, with and without a budget, beside those of two baselines: where validity says
-poor and where it does not, and without the targets that are met in steps trained for real. Writes
-reading.json.
+poor and where it does not, and without the targets that are met in steps trained for real; and the
+intervals of ours. Writes reading.json.
 """
 
 import json
@@ -33,11 +33,15 @@ def main(folder: Path = HERE) -> dict[str, Any]:
         found[split] = {}
         for group, chosen in groups(reached).items():
             keys = [(row.case.key, row.rule) for row in chosen]
-            errors = {
-                name: summarise([answers[key] for key in keys]).error_median
-                for name, answers in asked.items()
+            told = {
+                name: summarise([answers[key] for key in keys]) for name, answers in asked.items()
             }
-            found[split][group] = {"targets": len(keys), "median_error": errors}
+            found[split][group] = {
+                "targets": len(keys),
+                "median_error": {name: each.error_median for name, each in told.items()},
+                "coverage": told["ours"].coverage,
+                "width": told["ours"].width,
+            }
     found = rounded(to_plain(found))
     write(folder / "reading.json", found)
     print(json.dumps(found, indent=1))
