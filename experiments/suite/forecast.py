@@ -14,11 +14,12 @@ from tasks import TASKS, Case
 from train import rounded
 
 from linearize.linearization import Mode
+from ntkpredict.basis import MOVED, MOVES
 from ntkpredict.first_steps import evaluations
 from ntkpredict.interval import predicted_steps
 from ntkpredict.opening import STEPS, Opening, opens, train_opening
 from ntkpredict.record import to_plain, write
-from ntkpredict.simulation import MOVED, MOVES, Simulation
+from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import AnyOf, StoppingRule
 from ntkpredict.suite import targets
