@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,14 @@ _DRAWN = 2**16
 _STANDING = 2**9
 """Coordinates of a bucket, at most, in a `ScaledSketch`."""
 
-_Sums = tuple[Array | None, Array, Array]
-"""Which coordinates (all where None), the bucket of each, and its factor."""
+
+class _Sums(NamedTuple):
+    """Which coordinates (all where None), the bucket of each, and its factor."""
+
+    drawn: Array | None
+    buckets: Array
+    factors: Array
+
 
 Project = Callable[[Params], Float[Array, "rows projected"]]
 
@@ -48,6 +54,10 @@ class Projection(abc.ABC):
     def _project(self, state: Any, rows: Float[Array, "rows size"]) -> Float[Array, "rows _"]:
         """The projection of one tensor."""
 
+    @abc.abstractmethod
+    def _variance(self, state: Any, squares: Float[Array, " size"]) -> Float[Array, " _"]:
+        """`variance` of one tensor."""
+
     def _combine(self, parts: list[Array]) -> Array:
         return sum(parts[1:], start=parts[0])
 
@@ -65,6 +75,20 @@ class Projection(abc.ABC):
         tensors = paths(params)
         states = {path: self._state(path, leaf.size) for path, leaf in tensors.items()}
         return jax.tree_util.Partial(self._apply, states)
+
+    def variance(self, squares: Params) -> Float[Array, " projected"]:
+        """E (Sg)² over the random signs.
+
+        Args:
+            squares: g² of each parameter, or means of it; a tree as for `bind`, without rows.
+        """
+        tensors = paths(squares)
+        return self._combine(
+            [
+                self._variance(self._state(path, leaf.size), jnp.asarray(np.ravel(leaf)))
+                for path, leaf in tensors.items()
+            ]
+        )
 
     def _apply(self, states: dict[str, Any], rows: Params) -> Float[Array, "rows projected"]:
         tensors = paths(rows)
@@ -114,6 +138,10 @@ class CountSketch(Projection):
     def _project(self, state: _Sums, rows: Array) -> Array:
         return _summed(state, rows, self.columns)
 
+    def _variance(self, state: _Sums, squares: Array) -> Array:
+        squared = state._replace(factors=jnp.asarray(np.square(state.factors)))
+        return _summed(squared, squares[None], self.columns)[0]
+
 
 @dataclass(frozen=True)
 class Achlioptas(Projection):
@@ -148,6 +176,9 @@ class Achlioptas(Projection):
         block = min(self.block, rows.shape[1])
         return _signed_sums(state, rows, self.columns, block) * (3 / self.columns) ** 0.5
 
+    def _variance(self, state: Array, squares: Array) -> Array:  # noqa: ARG002
+        return jnp.full(self.columns, squares.sum() / self.columns)
+
 
 @dataclass(frozen=True)
 class Identity(Projection):
@@ -163,8 +194,11 @@ class Identity(Projection):
     def _project(self, state: tuple[()], rows: Array) -> Array:  # noqa: ARG002
         return rows
 
+    def _variance(self, state: tuple[()], squares: Array) -> Array:  # noqa: ARG002
+        return squares
+
     def _combine(self, parts: list[Array]) -> Array:
-        return jnp.concatenate(parts, axis=1)
+        return jnp.concatenate(parts, axis=-1)
 
 
 class ScaledSketch(Projection):
@@ -233,10 +267,14 @@ class ScaledSketch(Projection):
     def _project(self, state: _Sums, rows: Array) -> Array:
         return _summed(state, rows, self.columns)
 
+    def _variance(self, state: _Sums, squares: Array) -> Array:
+        squared = state._replace(factors=jnp.asarray(np.square(state.factors)))
+        return _summed(squared, squares[None], self.columns)[0]
+
 
 def _sums(drawn: np.ndarray | None, buckets: np.ndarray, factors: np.ndarray) -> _Sums:
     index = None if drawn is None else jnp.asarray(drawn)
-    return index, jnp.asarray(buckets), jnp.asarray(factors, jnp.float32)
+    return _Sums(index, jnp.asarray(buckets), jnp.asarray(factors, jnp.float32))
 
 
 def _summed(state: _Sums, rows: Array, columns: int) -> Array:

@@ -45,9 +45,10 @@ def notes_of(
         )
     if opening is not None:
         loss = opening.trajectory.train.loss[0]
+        led = f"to {loss[-1]:.3g}; the forecast goes on from there"
         notes.append(
-            f"The first {opening.steps} steps, trained for real on a copy, went from a training "
-            f"loss of {loss[0]:.3g} to {loss[-1]:.3g}; the forecast goes on from there."
+            f"The first {opening.steps:,} steps, trained for real on a copy, went from a training "
+            f"loss of {loss[0]:.3g} {'to weights that are no numbers' if opening.lost else led}."
         )
     return tuple(notes)
 

@@ -24,6 +24,7 @@ from linearize import (
 )
 from linearize.batches import map_batches
 from linearize.types import Inputs, Params
+from ntkpredict.opening import Opening
 from ntkpredict.plan import Plan
 from sde import (
     Examples,
@@ -59,8 +60,10 @@ class Basis:
         seeds: of minibatch orders.
         grid: the steps of the curves.
         scaled: whether the optimizers treat coordinates one by one.
+        opening: the first plan's first steps where they are trained already.
 
     Attributes:
+        projection: the last `sketch`.
         movements: of the features of some samples, at some times of the head's training, (moves,
             features); none before the directions are found.
     """
@@ -74,6 +77,7 @@ class Basis:
         grid: Int[np.ndarray, " grid"],
         *,
         scaled: bool,
+        opening: Opening | None = None,
     ) -> None:
         self._network = network
         self._inputs, self._targets = train
@@ -82,7 +86,9 @@ class Basis:
         self._seeds = seeds[:2]
         self._grid = grid
         self._scaled = scaled
+        self._opening = opening
         self._path = jnp.zeros((1, 0, 0, 0))
+        self.projection: Projection = Identity()
         self.movements: Float[Array, "moves features"] = jnp.zeros((0, 0))
 
     def directions(self, still: HeadExactTangent) -> Float[Array, "features directions"]:
@@ -97,6 +103,8 @@ class Basis:
             still: the model in which only the head moves, on the inputs looked at.
         """
         plan, outputs = self._plan, self._targets.shape[1]
+        if self._opening is not None:
+            plan = self._opening.resumed(plan, still.initial(), Identity())
         examples = Examples(still, self._targets)
         problem = Problem(examples, plan.objective, plan.optimizer, plan.batch_size, self._seeds)
         if len(self._plans) == 1:
@@ -130,7 +138,7 @@ class Basis:
             moments = gradient_moments(
                 pullback(network.apply), network.params, inputs, cotangents, batch=size
             )
-            return _sketch(moments)
+            return self._sketched(moments)
         # One moment of the head's training for each minibatch.
         starts = range(0, len(targets), size)
         parts = [slice(start, min(start + size, len(targets))) for start in starts]
@@ -139,7 +147,11 @@ class Basis:
             [self._pulls(still, part, head) for part, head in zip(parts, heads, strict=True)]
         )
         pull, body = network.features_pullback, network.body(network.params)
-        return _sketch(gradient_moments(pull, body, inputs, cotangents, batch=size))
+        return self._sketched(gradient_moments(pull, body, inputs, cotangents, batch=size))
+
+    def _sketched(self, moments: Params) -> Projection:
+        self.projection = _sketch(moments)
+        return self.projection
 
     def _moves(self, still: HeadExactTangent) -> Float[Array, "moves features"]:
         some = slice(min(MOVED, len(self._targets)))

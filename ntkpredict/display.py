@@ -21,7 +21,6 @@ from rich.table import Table
 from ntkpredict.forecast import Forecast
 from ntkpredict.milestones import milestones
 from ntkpredict.phases import Report
-from ntkpredict.pilot import Pilot
 from ntkpredict.ranking import Ranking
 from ntkpredict.ranking_table import show_ranking
 from ntkpredict.score import Scores, Summary
@@ -91,8 +90,6 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     console.print(_validity(forecast.validity), style="dim")
     if forecast.stability is not None:
         console.print(_stability(forecast.stability), style="dim")
-    if forecast.pilot is not None:
-        console.print(_pilot(forecast.pilot), style="dim")
     spent = sum(forecast.forecast_seconds.values())
     console.print(
         f"One batch takes {1e3 * forecast.cost.batch_seconds[1]:.1f} ms here, compiling "
@@ -109,13 +106,6 @@ def _validity(validity: Validity) -> str:
         f"{100 * validity.error:.0f} % of the real steps."
         + f" Calibrated on {validity.own_runs} of your own runs."
         * bool(validity.own_runs)
-    )
-
-
-def _pilot(pilot: Pilot) -> str:
-    return (
-        f"Trained the first {pilot.steps:,} steps for real: they went {pilot.clock:.2g} times as "
-        "fast as expected, and the forecast goes on from there."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Follower:
             solver: of the problem.
             progress: called with (steps done, steps in all).
         """
-        plan = self.simulation.plan
+        plan = replace(self.simulation.plan, optimizer=self.problem.optimizer)
         if isinstance(solver, Replay):
             sweep = PlanSweep(self.simulation, self.samples, self.until)
             members, limit = [(plan, self.stable)], plan.max_steps

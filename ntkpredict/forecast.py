@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from ntkpredict.cost import CostModel
 from ntkpredict.interval import Interval
-from ntkpredict.pilot import Pilot
 from ntkpredict.record import (
     read,
     to_interval,
@@ -24,7 +23,7 @@ from ntkpredict.record import (
 from ntkpredict.validity import Validity
 from sde import Stability, Trajectory
 
-FORMAT = 7
+FORMAT = 8
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,6 @@ class Forecast:
             largest first, on as many samples as have about 512 of them; with the coordinates as
             the optimizer scales them where it is of the Adam family.
         validity: how far to trust it.
-        pilot: the first steps, trained for real, where there was a budget for them; the predicted
-            curves go on from where they lead.
         cost: what a step costs on this machine.
         network: the network's name.
         data: the data's name.
@@ -75,7 +72,6 @@ class Forecast:
     stability: Stability | None
     spectrum: Float[np.ndarray, " modes"]
     validity: Validity
-    pilot: Pilot | None
     cost: CostModel
     network: str
     data: str
@@ -112,7 +108,6 @@ class Forecast:
 
 
 def _from_dict(content: dict[str, Any]) -> Forecast:
-    pilot = content["pilot"]
     return Forecast(
         **{
             **content,
@@ -123,7 +118,6 @@ def _from_dict(content: dict[str, Any]) -> Forecast:
             "stability": to_stability(content["stability"]),
             "spectrum": np.array(content["spectrum"], float),
             "validity": Validity.from_dict(content["validity"]),
-            "pilot": None if pilot is None else Pilot.from_dict(pilot),
             "cost": CostModel.from_dict(content["cost"]),
             "notes": tuple(content["notes"]),
         }

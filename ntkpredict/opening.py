@@ -1,4 +1,4 @@
-"""The first steps of a run, trained for real, where its tangent model is better made after them.
+"""The first steps of a run, trained for real; its tangent model is that of where they lead.
 
 Under an optimizer that treats coordinates one by one, such as Adam, the first steps move every
 weight by about the learning rate, whatever its gradient is, and the kernel with them. Above the
@@ -19,19 +19,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
-from linearize import Network
+from linearize import Network, Projection
 from linearize.network import paths
 from linearize.types import Params, Progress
-from ntkpredict.first_steps import train_first_steps
+from ntkpredict.moments import carried
 from ntkpredict.plan import Plan
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule
-from sde import Stability, Trajectory, as_gradient_descent, is_coordinate_wise
+from sde import (
+    Curve,
+    Stability,
+    Trajectory,
+    as_gradient_descent,
+    is_coordinate_wise,
+    log_grid,
+    minibatch_order,
+)
 
 STEPS = 20
 """Of an opening; as many as are timed anyway. Losses settle within ten, most of the time."""
+
+CALM = 10.0
+"""The least margin of gradient descent whose tangent model follows a network that has learnt."""
+
+_PER_DECADE = 8
+"""Evaluations on the way."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +55,77 @@ class Opening:
     Attributes:
         trajectory: the real curves up to where the steps lead, one row.
         network: the network there.
+        state: of the optimizer there.
+        budgeted: whether it was a budget that asked for them.
     """
 
     trajectory: Trajectory
     network: Network
+    state: optax.OptState
+    budgeted: bool
 
     @property
     def steps(self) -> int:
         """How many were trained."""
         return int(self.trajectory.steps[-1])
 
-    def waiting(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-        """An optimizer that moves nothing during these steps, as they are taken already.
+    @property
+    def lost(self) -> bool:
+        """Whether the weights are not numbers any more: nothing goes on from there."""
+        leaves = jax.tree.leaves(self.network.params)
+        return not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
 
-        It is updated all the same: moments are gathered and schedules go on.
+    @property
+    def settled(self) -> bool:
+        """Whether the weights are there and the training loss is not above that of the start."""
+        return not (self.lost or self.trajectory.diverged.any())
+
+    def before(self, grid: Int[np.ndarray, " grid"]) -> Int[np.ndarray, " later"]:
+        """The steps at which they are known, and then those of a grid."""
+        return np.concatenate([self.trajectory.steps, grid[grid > self.steps]])
+
+    def resumed(self, plan: Plan, params: Params, projection: Projection) -> Plan:
+        """The plan, whose optimizer moves nothing during these steps, as they are taken already.
+
+        Then it goes on from its state in training the network, where it treats coordinates one by
+        one. Another one, whose memory is short, gathers moments while it waits.
+
+        Args:
+            plan: the plan.
+            params: of the tangent model.
+            projection: of the body's parameters.
         """
+        begun = None
+        if is_coordinate_wise(plan.optimizer):
+            begun = carried(plan.optimizer, self.state, self.network, params, projection)
+        return replace(plan, optimizer=_waiting(plan.optimizer, self.steps, begun))
 
-        def init(params: Params) -> tuple[Array, Any]:
-            return jnp.zeros((), jnp.int32), optimizer.init(params)
 
-        def update(
-            gradient: Params, state: tuple[Array, Any], params: Params | None = None
-        ) -> tuple[Params, tuple[Array, Any]]:
-            count, inner = state
-            updates, inner = optimizer.update(gradient, inner, params)
-            updates = jax.tree.map(lambda leaf: jnp.where(count < self.steps, 0, leaf), updates)
-            return updates, (count + 1, inner)
+def _waiting(
+    optimizer: optax.GradientTransformation, steps: int, begun: optax.OptState | None
+) -> optax.GradientTransformation:
+    """It has a state of its own on other trees than the one it is `begun` for, and to be probed."""
 
-        return optax.GradientTransformation(init, update)
+    def init(params: Params) -> tuple[Array, Any]:
+        own = optimizer.init(params)
+        same = begun is not None and _shapes(own) == _shapes(begun)
+        return jnp.zeros((), jnp.int32), begun if same else own
+
+    def update(
+        gradient: Params, state: tuple[Array, Any], params: Params | None = None
+    ) -> tuple[Params, tuple[Array, Any]]:
+        count, before = state
+        updates, after = optimizer.update(gradient, before, params)
+        updates = jax.tree.map(lambda leaf: jnp.where(count < steps, 0, leaf), updates)
+        if begun is not None:
+            after = jax.tree.map(lambda a, b: jnp.where(count < steps, b, a), after, before)
+        return updates, (count + 1, after)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(jnp.shape, tree)
 
 
 def opens(plan: Plan, network: Network, stable: Stability | None = None) -> bool:
@@ -93,6 +150,19 @@ def opens(plan: Plan, network: Network, stable: Stability | None = None) -> bool
     return bool(np.max(descent.learning_rate[:STEPS]) > stable.critical_learning_rate)
 
 
+def linearises(stable: Stability | None) -> bool:
+    """Whether a tangent model is to be followed from where the steps of a budget lead.
+
+    Under Adam it is, always. Under gradient descent, minibatch noise drives a tangent model up
+    whose learning rate is within a factor of ten of the largest stable one, and the network not:
+    there the forecast from the pretrained weights is gone on with.
+
+    Args:
+        stable: the tangent model's stability; None where no rule is known.
+    """
+    return stable is None or stable.margin >= CALM
+
+
 def train_opening(
     step: TrainingStep,
     samples: int,
@@ -100,8 +170,9 @@ def train_opening(
     plan: Plan,
     until: StoppingRule,
     progress: Progress,
-) -> Opening | None:
-    """Train the first `STEPS` steps of a run.
+    budget: int | None = None,
+) -> Opening:
+    """Train the first steps of a run.
 
     Args:
         step: of the plan.
@@ -110,12 +181,24 @@ def train_opening(
         plan: the plan.
         until: the stopping rule.
         progress: called with (steps done, steps in all).
-
-    Returns:
-        None where they raise the training loss or lose the weights, as in a run that diverges.
+        budget: how many, where it is not for the tangent model's sake; else `STEPS`.
     """
-    trajectory, params = train_first_steps(step, samples, plan, until, STEPS, progress)
-    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
-    if trajectory.diverged.any() or not finite:
-        return None
-    return Opening(trajectory, replace(network, params=params))
+    steps = STEPS if budget is None else budget
+    grid = evaluations(until, steps)
+    state = step.initial()
+    found = {split: [step.evaluate(state.params, split)] for split in step.evaluated}
+    for i, index in enumerate(minibatch_order(samples, plan.batch_size, steps, plan.seed), 1):
+        state, _ = step(state, index)
+        for split, curve in found.items():
+            if i in grid:
+                curve.append(step.evaluate(state.params, split))
+        progress(i, steps)
+    curves = {split: Curve.of(points) for split, points in found.items()}
+    trajectory = Trajectory(grid, curves["train"], curves.get("validation"))
+    there = replace(network, params=state.params)
+    return Opening(trajectory, there, state.optimizer, budget is not None)
+
+
+def evaluations(until: StoppingRule, steps: int) -> Int[np.ndarray, " grid"]:
+    """The first steps at which the network is evaluated."""
+    return np.union1d(log_grid(steps, per_decade=_PER_DECADE), until.evaluations(steps))

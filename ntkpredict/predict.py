@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,13 +22,11 @@ from ntkpredict.calibration import SHIPPED, Calibration
 from ntkpredict.checks import check_task, refuse_if_met
 from ntkpredict.cost import Clock, CostModel, in_seconds, measure_cost
 from ntkpredict.data import Data
-from ntkpredict.first_steps import train_first_steps
 from ntkpredict.follow import Follower
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
-from ntkpredict.opening import Opening, opens, train_opening
+from ntkpredict.opening import Opening, linearises, opens, train_opening
 from ntkpredict.phases import Report, Stopwatch
-from ntkpredict.pilot import Pilot
 from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
@@ -74,8 +71,9 @@ def predict(
         data: the data to fine-tune on.
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
-        budget: the share of the predicted run to train for real first; 0.05 is 5 %. The forecast
-            goes on from where that leads, see `Pilot`, if it is more than what is trained anyway.
+        budget: the share of the predicted run to train for real first; 0.05 is 5 %. If that is more
+            than what is trained anyway, the forecast goes on from where it leads, on a tangent
+            model of the weights there (see `ntkpredict.opening.linearises`).
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -109,13 +107,17 @@ def predict(
     refuse_if_met(until, step)
     watch.lap("cost of a batch")
 
+    def trained(count: int | None = None) -> Opening:
+        way = report("training the first steps")
+        found = train_opening(step, data.samples, network, plan, until, way, count)
+        watch.lap("first steps")
+        return found
+
     def opened(stable: Stability | None) -> Opening | None:
         if not (opening and opens(plan, network, stable)):
             return None
-        way = report("training the first steps")
-        found = train_opening(step, data.samples, network, plan, until, way)
-        watch.lap("first steps")
-        return found
+        found = trained()
+        return found if found.settled else None
 
     def tangent(start: Opening | None, first: Stability | None = None) -> Follower:
         simulation = Simulation(network, data, plan, outputs, samples, seeds, until, (), start)
@@ -128,34 +130,39 @@ def predict(
         first = stable if first is None else first
         return Follower(simulation, problem, stable, first, until, calibration, data.samples)
 
+    def followed(follower: Follower) -> Simulated:
+        solved_by = choose_solver(solver, follower.problem, follower.stable)
+        found = follower.follow(solved_by, report("simulating training"))
+        watch.lap("simulation")
+        return found
+
     start = opened(None)
     follower = tangent(start)
     stable = follower.first
     if stable is not None:
         start = opened(stable)
         follower = follower if start is None else tangent(start, stable)
+    found = followed(follower)
+    steps = _budgeted(budget, found, until)
+    if steps > found.trajectory.known:
+        start = trained(steps)
+        later = None if start.lost else tangent(start, stable)
+        if later is not None and linearises(later.stable):
+            follower, found = later, followed(later)
+        else:
+            found = found.continued(start.trajectory)
     problem = follower.problem
-    solved_by = choose_solver(solver, problem, follower.stable)
-    found = follower.follow(solved_by, report("simulating training"))
-    watch.lap("simulation")
-    pilot, count = None, _pilot_steps(budget, found, until)
-    if count > found.trajectory.known:
-        way = report("training a pilot")
-        real, _ = train_first_steps(step, data.samples, plan, until, count, way)
-        pilot = Pilot.of(real, found.trajectory)
-        watch.lap("pilot")
     return Forecast(
-        **_answer(found, pilot, until, calibration, calibration.cost(cost), data),
+        **_answer(found, until, calibration, calibration.cost(cost), data),
         stability=stable,
         spectrum=_spectrum(problem),
-        pilot=pilot,
         network=network.name,
         data=data.name,
         plan=plan.description,
         until=str(until),
         mode="linear" if isinstance(problem.train.model, LinearTangent) else "head_exact",
         kernel="frozen" if problem.growth is None else "growing",
-        solver=solved_by.name,
+        solver=choose_solver(solver, problem, follower.stable).name,
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=(
@@ -166,7 +173,7 @@ def predict(
     )
 
 
-def _pilot_steps(budget: float, found: Simulated, until: StoppingRule) -> int:
+def _budgeted(budget: float, found: Simulated, until: StoppingRule) -> int:
     """That share of the run, as it is simulated."""
     length = np.fmin(np.median(until.steps(found.trajectory)), found.plan.max_steps)
     return int(np.ceil(budget * length))
@@ -174,17 +181,14 @@ def _pilot_steps(budget: float, found: Simulated, until: StoppingRule) -> int:
 
 def _answer(
     found: Simulated,
-    pilot: Pilot | None,
     until: StoppingRule,
     calibration: Calibration,
     cost: CostModel,
     data: Data,
 ) -> dict[str, Any]:
     """The fields of a `Forecast` that follow from its curves and what a step costs."""
-    curves, signals = found.trajectory, found.signals
-    if pilot is not None:
-        curves, signals = pilot.corrected(curves), replace(signals, piloted=True)
-    validity = calibration.validity(signals)
+    curves = found.trajectory
+    validity = calibration.validity(found.signals)
     steps, interval = predicted_steps(curves, until, validity.clock, validity.shift)
     epoch = data.samples // found.plan.batch_size
     seconds, seconds_interval = in_seconds(cost, epoch, steps, interval)

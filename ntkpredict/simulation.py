@@ -60,7 +60,7 @@ class Simulation:
             of the network they lead to.
 
     Attributes:
-        plan: the plan; its optimizer waits while the opening lasts.
+        plan: the plan.
         grid: the steps at which curves are known.
     """
 
@@ -78,9 +78,7 @@ class Simulation:
     ) -> None:
         self._network = network if opening is None else opening.network
         self._opening = opening
-        self._coordinate_wise = is_coordinate_wise(plan.optimizer)  # not of one that only waits
-        if opening is not None:
-            plan = replace(plan, optimizer=opening.waiting(plan.optimizer))
+        self._coordinate_wise = is_coordinate_wise(plan.optimizer)
         self.plan = plan
         self._plans = (plan, *beside)
         self._samples = data.samples
@@ -94,14 +92,16 @@ class Simulation:
         self._outputs = outputs
         self.grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
         if opening is not None:
-            known = opening.trajectory.steps
-            self.grid = np.concatenate([known, self.grid[self.grid > known[-1]]])
+            self.grid = opening.before(self.grid)
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
 
     def problem(
         self, mode: Mode | None, projection: Projection | None, progress: Progress
     ) -> Problem:
-        """The training of the tangent model on the samples looked at."""
+        """The training of the tangent model on the samples looked at.
+
+        Its optimizer waits while the opening lasts.
+        """
         inputs, labels = self._split
         count = len(labels)
         if self._held_out is not None:
@@ -110,7 +110,15 @@ class Simulation:
         targets = self.plan.objective.targets(labels, self._outputs)
         scaled = self._coordinate_wise
         train = self._split[0], targets[:count]
-        basis = Basis(self._network, train, self._plans, self._seeds, self.grid, scaled=scaled)
+        basis = Basis(
+            self._network,
+            train,
+            self._plans,
+            self._seeds,
+            self.grid,
+            scaled=scaled,
+            opening=self._opening,
+        )
         model = linearize(
             self._network,
             inputs,
@@ -125,6 +133,9 @@ class Simulation:
         every = Examples(model if scaled else compress(model), targets)
         validation = None if self._held_out is None else every.take(slice(count, None))
         plan = self.plan
+        if self._opening is not None:
+            chosen = basis.projection if projection is None else projection
+            plan = self._opening.resumed(plan, model.initial(), chosen)
         return Problem(
             every.take(slice(count)),
             plan.objective,
@@ -174,6 +185,7 @@ class Simulation:
             difference=0.0 if frozen is None else difference(frozen, trajectory),
             margin=None if stable is None else stable.margin,
             start=float(trajectory.train.loss[:, 0].mean() / nothing),
+            piloted=self._opening is not None and self._opening.budgeted,
         )
 
     def solve(

@@ -12,6 +12,7 @@ import optax
 
 from linearize import HeadExactTangent
 from linearize.types import Progress
+from ntkpredict.continuation import continuation
 from ntkpredict.plan import Plan, Scaled
 from ntkpredict.race import Race
 from ntkpredict.simulation import Simulation
@@ -67,6 +68,13 @@ class Simulated:
         """The same, its stability that of the start, where an opening leads away from it."""
         margin = None if stable is None else stable.margin
         return replace(self, stability=stable, signals=replace(self.signals, margin=margin))
+
+    def continued(self, known: Trajectory) -> Simulated:
+        """The same with first steps that a budget has trained."""
+        curves = continuation(known, self.trajectory)
+        signals = replace(self.signals, piloted=True)
+        simulated = int(np.searchsorted(curves.steps, self.end, side="right"))
+        return replace(self, trajectory=curves, simulated=simulated, signals=signals)
 
     @property
     def end(self) -> int:

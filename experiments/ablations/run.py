@@ -63,7 +63,8 @@ class Ablation:
         outputs = len(TASKS[case.task].classes)
         begun = None
         if opening and opens(self._plan, network):
-            begun = suite.first_steps(network, data, self._plan, until)
+            found = suite.first_steps(network, data, self._plan, until)
+            begun = found if found.settled else None
         self._simulation = Simulation(
             network, data, self._plan, outputs, samples, SEEDS, until, (), begun
         )

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from forecast import answers
-from pilots import SHARES
+from forecast import SHARES, answers
 from scipy.optimize import minimize
 from train import rounded
 

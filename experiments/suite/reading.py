@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pilots import SHARES
+from forecast import SHARES
 from train import rounded
 
 from ntkpredict.record import to_plain, write

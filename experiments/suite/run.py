@@ -15,7 +15,6 @@ import baselines
 import figures
 import forecast
 import jax
-import pilots
 import smaller
 import table
 import train
@@ -26,7 +25,7 @@ from ntkpredict.display import show
 from ntkpredict.score import score
 
 HERE = Path(__file__).parent
-OURS = ("ours", *pilots.SHARES)
+OURS = ("ours", *forecast.SHARES)
 """The default, and what a budget buys."""
 
 
@@ -36,7 +35,6 @@ def main(smoke: bool, folder: Path = HERE) -> dict[str, Any]:
     train.main(folder, cases)
     forecast.main(folder, cases)
     smaller.main(folder, cases)
-    pilots.main(folder)
     baselines.main(folder, {path.stem for path in (folder / "forecasts" / "ours").iterdir()})
     scores = score(folder)
     scores.save(folder / "results.json")

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from baselines import BASELINES
-from pilots import SHARES
+from forecast import SHARES
 
 from ntkpredict.score import Scores, score, summarise
 from ntkpredict.suite import Row

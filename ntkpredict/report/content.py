@@ -37,7 +37,6 @@ def _of_forecast(forecast: Forecast) -> dict[str, Any]:
         "milestones": milestones(forecast),
         "margin": None if forecast.stability is None else forecast.stability.margin,
         "modes": int(np.searchsorted(held, 0.95)) + 1,
-        "pilot_steps": None if forecast.pilot is None else forecast.pilot.steps,
         "at_stop": None if forecast.steps is None else _at(forecast, forecast.steps),
     }
 

@@ -43,7 +43,6 @@ def forecast():
         stability=STABILITY,
         spectrum=np.array([2.5, 0.5, 1e-3]),
         validity=VALIDITY,
-        pilot=None,
         cost=ntp.CostModel(0.5, (0.01, 0.02, 0.04), 0.125, 20),
         network="net",
         data="points",

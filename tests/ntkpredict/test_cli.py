@@ -238,12 +238,13 @@ class TestResults:
         assert "No forecast: not reached within 40 steps" in outcome.out
         assert ntp.Forecast.load("f.json").steps is None
 
-    def test_a_budget_trains_a_pilot(self, command, task):
+    def test_a_budget_trains_first_steps(self, command, task):
         outcome = command("predict", *task, "--budget", "10%", "--save", "f.json")
         assert outcome.code == 0
-        pilot = ntp.Forecast.load("f.json").pilot
+        known = ntp.Forecast.load("f.json").trajectory.known
         text = " ".join(outcome.out.split())  # lines are wrapped
-        assert f"Trained the first {pilot.steps} steps for real: they went" in text
+        assert known
+        assert f"The first {known} steps, trained for real on a copy, went from" in text
 
     @pytest.mark.parametrize("kind", ["predict", "validate"])
     @pytest.mark.parametrize(

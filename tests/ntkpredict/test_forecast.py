@@ -6,18 +6,10 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict.forecast import FORMAT
-from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_plain
 from sde import Curve
 
 from .forecasts import STABILITY, VALIDITY
-
-PILOT = Pilot(
-    ntp.Trajectory(
-        np.array([0, 2, 3]), Curve(np.array([[3.0, 2.5, 1 / 3]]), np.ones((1, 3))), None
-    ),
-    clock=1.25,
-)
 
 
 def not_reached(forecast):
@@ -46,8 +38,10 @@ def open_ended(forecast):
     )
 
 
-def with_a_pilot(forecast):
-    return dataclasses.replace(forecast, pilot=PILOT)
+def with_known_steps(forecast):
+    return dataclasses.replace(
+        forecast, trajectory=dataclasses.replace(forecast.trajectory, known=3)
+    )
 
 
 def diverging(forecast):
@@ -86,11 +80,11 @@ class TestRoundTrip:
             without_stability,
             open_ended,
             diverging,
-            with_a_pilot,
+            with_known_steps,
         ],
         ids=[
             *("reached", "not_reached", "without_stability", "open_ended", "diverging"),
-            "with_a_pilot",
+            "with_known_steps",
         ],
     )
     def test_load_returns_what_was_saved(self, forecast, tmp_path, change):
@@ -123,10 +117,10 @@ class TestRoundTrip:
         assert ntp.Forecast.load(tmp_path / "f.json").stability.margin == 2.5
 
     def test_what_was_read_answers_as_before(self, forecast, tmp_path):
-        saved = with_a_pilot(open_ended(forecast))
+        saved = with_known_steps(open_ended(forecast))
         saved.save(tmp_path / "f.json")
         loaded = ntp.Forecast.load(tmp_path / "f.json")
-        assert loaded.pilot.steps == 3
+        assert loaded.trajectory.known == 3
         for steps in (5, 9.5, 20):
             assert loaded.probability(steps) == saved.probability(steps)
 
@@ -158,7 +152,7 @@ class TestBadFiles:
 
     def test_older_format(self, path, refused):
         content = json.loads(path.read_text())
-        del content["stopping_times"], content["pilot"]
+        del content["stopping_times"]
         for older in (1, 2):
             path.write_text(json.dumps({**content, "format": older}))
             with refused(f"path: '{path}' has format {older}, this version reads {FORMAT}; make"):
@@ -209,11 +203,6 @@ class TestBadFiles:
             ("validity", {**to_plain(VALIDITY), "clock": ["late"]}),
             ("steps_interval", 3),
             ("stopping_times", ["soon"]),
-            ("pilot", {}),
-            ("pilot", [1, 2]),
-            ("pilot", "short"),
-            ("pilot", {**to_plain(PILOT), "trajectory": ["a", "b", "c"]}),
-            ("pilot", {**to_plain(PILOT), "clock": None}),
             ("notes", None),
             ("surprise", 1),
         ],

@@ -9,11 +9,11 @@ import optax
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.first_steps import evaluations
+from linearize import Identity, linearize
 from ntkpredict.milestones import milestones
-from ntkpredict.opening import STEPS, opens, train_opening
+from ntkpredict.opening import STEPS, evaluations, linearises, opens, train_opening
 from ntkpredict.step import TrainingStep
-from sde import Stability, as_gradient_descent, is_coordinate_wise
+from sde import Stability, as_gradient_descent
 
 from . import problems
 
@@ -42,10 +42,14 @@ def plan(lr, **options):
     return ntp.Plan.sgd(lr, momentum=0.0, batch_size=8, max_steps=200, **options)
 
 
-def opening(network, data, plan, until=None):
+def opening(network, data, plan, until=None, budget=None):
     step = TrainingStep(network, data, plan)
     until = until or ntp.TargetLoss(relative=0.1)
-    return train_opening(step, data.samples, network, plan, until, lambda _done, _total: None)
+    return train_opening(step, data.samples, network, plan, until, silent, budget)
+
+
+def silent(_done, _total):
+    """No progress bar."""
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +99,6 @@ class TestForecast:
         assert forecast.reason.startswith("diverges")
         assert any("may oscillate or diverge" in note for note in forecast.notes)
 
-    @pytest.mark.parametrize("budget", [0.5, 1.0])
-    def test_a_budget_trains_on_where_it_is_more(self, loud, data, budget):
-        until = ntp.TargetLoss(relative=0.01)
-        forecast = ntp.predict(loud, data, plan(0.1), until, budget=budget, seeds=2)
-        if budget == 1:
-            assert forecast.trajectory.known == forecast.pilot.steps > STEPS
-            assert forecast.pilot.clock == pytest.approx(1, abs=0.3)
-        else:
-            assert forecast.trajectory.known == STEPS
-            assert forecast.pilot is None
-
     def test_under_adam_its_first_steps_are_those_of_the_run(self, mlp, data):
         adam = ntp.Plan.adamw(0.01, batch_size=8, max_steps=200)
         run = ntp.train(mlp, data, adam, evaluations=np.arange(201))
@@ -138,26 +131,47 @@ class TestOpening:
         assert {4, 8, 12, 16, 20} <= set(found.trajectory.steps)
         np.testing.assert_array_equal(found.trajectory.steps, evaluations(every, STEPS))
 
-    @pytest.mark.parametrize("make", [ntp.Plan.sgd, ntp.Plan.adamw])
-    def test_an_optimizer_waits_for_its_end(self, loud, data, make):
+    def test_gradient_descent_waits_for_its_end(self, loud, data):
         """Then it moves as if it had been there all the time: its moments and schedule go on."""
-        optimizer = make(0.1, schedule="cosine", max_steps=200).optimizer
-        waiting = opening(loud, data, plan(0.1)).waiting(optimizer)
-        moves, own = moves_of(waiting, 40), moves_of(optimizer, 40)
+        given = ntp.Plan.sgd(0.1, schedule="cosine", max_steps=200)
+        found = opening(loud, data, given)
+        params = linearize(found.network, data.train[0], Identity()).initial()
+        waiting = found.resumed(given, params, Identity())
+        moves, own = (moves_of(each.optimizer, 40) for each in (waiting, given))
         np.testing.assert_array_equal(moves[:STEPS], 0)
         np.testing.assert_allclose(moves[STEPS:], own[STEPS:], rtol=1e-6)
 
-    def test_an_optimizer_that_waits_is_of_its_kind(self, loud, data):
+    def test_gradient_descent_that_waits_is_known_as_such(self, loud, data):
         found = opening(loud, data, plan(0.1))
-        assert is_coordinate_wise(found.waiting(optax.adam(0.1)))
-        waiting = as_gradient_descent(found.waiting(optax.sgd(0.1, momentum=0.9)), 50)
+        params = linearize(found.network, data.train[0], Identity()).initial()
+        descent = ntp.Plan(optax.sgd(0.1, momentum=0.9))
+        waiting = as_gradient_descent(found.resumed(descent, params, Identity()).optimizer, 50)
         assert waiting.momentum == pytest.approx(0.9)
         np.testing.assert_allclose(waiting.learning_rate, 0.1 * (np.arange(50) >= STEPS))
 
-    def test_is_none_where_training_diverges(self, loud, data):
-        assert opening(loud, data, plan(0.1, loss="squared_error")) is None
+    @pytest.mark.parametrize("budget", [None, 100])
+    def test_adam_goes_on_from_its_state(self, mlp, data, budget):
+        """In the tangent model of a network that is linear in its weights, as in the network."""
+        rates = optax.cosine_decay_schedule(0.01, 200)
+        adam = ntp.Plan(optax.adam(rates), batch_size=8, max_steps=200)
+        found = opening(mlp, data, adam, budget=budget)
+        model = linearize(found.network, data.train[0], Identity())
+        optimizer = found.resumed(adam, model.initial(), Identity()).optimizer
+        _, state = optimizer.init(model.initial())
+        for moments, real in ((state[0].mu, found.state[0].mu), (state[0].nu, found.state[0].nu)):
+            np.testing.assert_allclose(moments["body"], real["body"].ravel(), rtol=1e-6)
+        assert state[0].count == state[1].count == found.steps == (budget or STEPS)
+        # What comes while it waits changes nothing.
+        start = optimizer.init(model.initial())
+        _, (count, after) = optimizer.update(model.initial(), start, model.initial())
+        assert count == 1
+        jax.tree.map(np.testing.assert_array_equal, after, state)
 
-    def test_is_none_where_weights_are_lost(self, data):
+    def test_has_not_settled_where_training_diverges(self, loud, data):
+        found = opening(loud, data, plan(0.1, loss="squared_error"))
+        assert not found.settled
+
+    def test_is_lost_where_weights_are(self, data):
         """A ReLU may hide that they are not numbers any more."""
         body = np.ones((problems.INPUTS, 4), np.float32)
         params = {"body": body, "head": {"kernel": np.ones((4, 3), np.float32)}}
@@ -167,7 +181,9 @@ class TestOpening:
             head="head",
             name="hides",
         )
-        assert opening(network, data, dataclasses.replace(plan(0.01), optimizer=LOSES)) is None
+        found = opening(network, data, dataclasses.replace(plan(0.01), optimizer=LOSES))
+        assert found.lost
+        assert not found.settled
 
 
 def moves_of(optimizer, count):
@@ -178,6 +194,74 @@ def moves_of(optimizer, count):
         update, state = optimizer.update(jnp.ones(()), state, weight)
         moves.append(float(update))
     return moves
+
+
+SLOW = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
+
+
+@pytest.fixture(scope="module")
+def run(mlp, data):
+    return ntp.train(mlp, data, SLOW, evaluations=np.arange(41))
+
+
+class TestBudget:
+    def test_its_steps_are_the_beginning_of_the_run(self, mlp, data, run):
+        plain, found = (
+            ntp.predict(mlp, data, SLOW, ntp.MaxSteps(40), budget=share, seeds=2)
+            for share in (0.0, 0.25)
+        )
+        assert plain.trajectory.known == 0
+        assert found.trajectory.known == 10
+        first = found.trajectory.steps[found.trajectory.steps <= 10]
+        for split in ("train", "validation"):
+            for metric in ("loss", "accuracy"):
+                real = getattr(run.trajectory.curve(split), metric)[
+                    0, found.trajectory.steps[first]
+                ]
+                for row in getattr(found.trajectory.curve(split), metric)[:, first]:
+                    np.testing.assert_allclose(row, real, rtol=1e-5, atol=1e-6)
+        assert found.validity.signals.piloted
+        assert "first steps" in found.forecast_seconds
+
+    def test_a_target_met_in_them_is_known(self, mlp, data, run):
+        until = ntp.TargetLoss(relative=0.9)
+        (real,) = until.steps(run.trajectory)
+        found = ntp.predict(mlp, data, SLOW, until, budget=1.0, seeds=2)
+        assert found.trajectory.known >= real
+        assert found.steps == pytest.approx(real, abs=1)
+        low, high = found.steps_interval
+        assert real - 3 <= low <= real <= high <= real + 3
+
+    def test_under_adam_the_tangent_model_is_that_of_where_they_lead(self, mlp, data):
+        adam = ntp.Plan.adamw(0.003, batch_size=8, max_steps=400)
+        until = ntp.TargetLoss(relative=0.1)
+        (real,) = until.steps(ntp.train(mlp, data, adam, evaluations=np.arange(401)).trajectory)
+        found = ntp.predict(mlp, data, adam, until, budget=0.6, seeds=2)
+        assert STEPS < found.trajectory.known < real
+        assert found.steps == pytest.approx(real, rel=0.1)
+
+    @pytest.mark.parametrize("budget", [0.1, 1.0])
+    def test_none_where_it_is_no_more_than_what_is_trained_anyway(self, loud, data, budget):
+        until = ntp.TargetLoss(relative=0.01)
+        found = ntp.predict(loud, data, plan(0.1), until, budget=budget, seeds=2)
+        assert found.validity.signals.piloted == (budget == 1)
+        assert (found.trajectory.known > STEPS) == (budget == 1)
+
+    def test_weights_that_are_lost_stay_so(self, mlp, data):
+        """Where the schedule goes up too far within the budget."""
+        rates = optax.join_schedules([optax.constant_schedule(0.01), lambda _: jnp.nan], [6])
+        losing = ntp.Plan(optax.sgd(rates), batch_size=8, max_steps=40)
+        found = ntp.predict(mlp, data, losing, ntp.MaxSteps(40), budget=0.5, seeds=2)
+        assert found.trajectory.known == 20
+        assert np.isnan(found.trajectory.train.loss[:, found.trajectory.steps > 8]).all()
+        assert any("weights that are no numbers" in note for note in found.notes)
+
+
+class TestLinearises:
+    def test_far_from_the_edge_and_where_no_rule_is_known(self):
+        assert linearises(None)
+        assert linearises(dataclasses.replace(STABLE, critical_learning_rate=1.0))
+        assert not linearises(STABLE)
 
 
 class TestOpens:

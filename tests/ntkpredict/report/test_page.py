@@ -9,7 +9,6 @@ import plotly.graph_objects
 import pytest
 
 import ntkpredict as ntp
-from ntkpredict.pilot import Pilot
 from ntkpredict.record import to_interval, to_trajectory
 from ntkpredict.train import Run
 from ntkpredict.validate import Comparison, Validation, compare_targets
@@ -43,10 +42,11 @@ def hopeless():
 
 
 def validation():
-    """With a pilot."""
+    """Of a forecast that knows first steps."""
     forecast = forecasts.forecast()
+    known = int(forecast.trajectory.steps[1])
     forecast = dataclasses.replace(
-        forecast, pilot=Pilot(forecast.trajectory.first(2).quantile(0.5), clock=1.125)
+        forecast, trajectory=dataclasses.replace(forecast.trajectory, known=known)
     )
     curves = forecast.trajectory.first(2).quantile(0.25)
     run = Run(9.5, 10, 2.25, 0.75, curves, np.array([3.0, 2.0]), {})

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-import ntkpredict as ntp
-from ntkpredict.pilot import Pilot
+from ntkpredict.continuation import continuation, meeting
 from sde import Curve, Trajectory
 
 GRID = np.arange(0, 401, 4)
@@ -24,15 +23,14 @@ def expected(loss=law):
     return curves(GRID, rows, 1.02 * rows, 0.98 * rows)
 
 
-def pilot(clock=1.0, against=None):
-    real = law(clock * KNOWN)
-    return Pilot.of(curves(KNOWN, real), expected() if against is None else against)
+def known(clock=1.0):
+    return curves(KNOWN, law(clock * KNOWN))
 
 
-class TestClock:
+class TestMeeting:
     @pytest.mark.parametrize("clock", [0.3, 0.7, 1.0, 1.4, 6.0])
     def test_is_when_the_expected_loss_is_the_same(self, clock):
-        assert pilot(clock).clock == pytest.approx(clock, rel=0.02)
+        assert meeting(known(clock), expected()) == pytest.approx(60 * clock, rel=0.02)
 
     def test_is_that_of_the_nearest_time_where_losses_rise_and_fall(self):
         """A catapult passes through every loss twice."""
@@ -40,25 +38,25 @@ class TestClock:
         for end, found in ((50, 50), (70, 70)):
             steps = np.array([0, end])
             real = curves(steps, np.interp(steps, GRID, hill.train.loss[0]))
-            assert Pilot.of(real, hill).clock * end == pytest.approx(found, abs=2)
+            assert meeting(real, hill) == pytest.approx(found, abs=2)
 
     def test_of_a_loss_that_is_never_expected_is_when_it_is_nearly(self):
         flat = expected(lambda steps: 2.3 + 0.1 * np.exp(-(((steps - 100) / 50.0) ** 2)))
-        assert Pilot.of(curves(KNOWN, 9 - KNOWN / 60), flat).clock == pytest.approx(100 / 60)
+        assert meeting(curves(KNOWN, 9 - KNOWN / 60), flat) == pytest.approx(100)
 
     @pytest.mark.parametrize("lost", [np.nan, np.inf])
-    def test_is_one_where_curves_are_not_finite(self, lost):
+    def test_is_the_end_where_curves_are_not_finite(self, lost):
         diverging = expected(lambda steps: np.where(steps < 200, law(steps), lost))
-        assert pilot(0.5, diverging).clock == 1
+        assert meeting(known(0.5), diverging) == 60
         real = law(KNOWN)
         real[-1] = lost
-        assert Pilot.of(curves(KNOWN, real), expected()).clock == 1
+        assert meeting(curves(KNOWN, real), expected()) == 60
 
 
-class TestCorrected:
+class TestContinuation:
     @pytest.mark.parametrize("clock", [0.5, 1.0, 2.0])
     def test_is_known_and_goes_on_from_there(self, clock):
-        found = pilot(clock).corrected(expected())
+        found = continuation(known(clock), expected())
         assert found.known == KNOWN[-1]
         np.testing.assert_array_equal(found.steps[: len(KNOWN)], KNOWN)
         np.testing.assert_array_equal(found.steps[len(KNOWN) :], GRID[KNOWN[-1] < GRID])
@@ -72,9 +70,8 @@ class TestCorrected:
             np.testing.assert_allclose(loss[0, ~first][inside], wanted, rtol=0.02)
 
     def test_where_more_is_known_already_it_stays(self):
-        known = curves(GRID[:31], law(GRID[:31]))
-        begun = expected().beginning(known)
-        found = pilot(1.0, begun).corrected(begun)
+        begun = expected().beginning(curves(GRID[:31], law(GRID[:31])))
+        found = continuation(known(), begun)
         assert found.known == GRID[30]
         first = found.steps <= GRID[30]
         np.testing.assert_allclose(found.train.loss[2, first], law(found.steps[first]), rtol=0.01)
@@ -82,7 +79,7 @@ class TestCorrected:
     def test_weights_that_are_lost_stay_so(self):
         real = law(KNOWN)
         real[-2:] = np.nan
-        found = Pilot.of(curves(KNOWN, real), expected()).corrected(expected())
+        found = continuation(curves(KNOWN, real), expected())
         assert found.steps[-1] == GRID[-1]
         assert np.isnan(found.train.loss[:, found.steps >= 50]).all()
         assert found.diverged.all()
@@ -90,51 +87,4 @@ class TestCorrected:
     def test_without_validation(self):
         plain = curves(GRID, law(GRID), validation=False)
         real = curves(KNOWN, law(KNOWN), validation=False)
-        assert Pilot.of(real, plain).corrected(plain).validation is None
-
-
-PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=40)
-
-
-@pytest.fixture(scope="module")
-def run(mlp, data):
-    return ntp.train(mlp, data, PLAN, evaluations=np.arange(41))
-
-
-@pytest.fixture(scope="module")
-def both(mlp, data):
-    return [
-        ntp.predict(mlp, data, PLAN, ntp.MaxSteps(40), budget=share, seeds=2)
-        for share in (0.0, 0.25)
-    ]
-
-
-class TestPredict:
-    def test_the_pilot_is_the_beginning_of_the_run(self, both, run):
-        plain, piloted = both
-        assert plain.pilot is None
-        found = piloted.pilot.trajectory
-        assert piloted.pilot.steps == 10
-        for split in ("train", "validation"):
-            for metric in ("loss", "accuracy"):
-                real = getattr(run.trajectory.curve(split), metric)[:, found.steps]
-                np.testing.assert_allclose(
-                    getattr(found.curve(split), metric), real, rtol=1e-5, atol=1e-6
-                )
-
-    def test_the_forecast_goes_on_from_there(self, both):
-        plain, piloted = both
-        expected = Pilot.of(piloted.pilot.trajectory, plain.trajectory).corrected(plain.trajectory)
-        assert piloted.trajectory.known == 10
-        np.testing.assert_allclose(piloted.trajectory.train.loss, expected.train.loss, rtol=1e-4)
-        assert piloted.validity.signals.piloted
-        assert "pilot" in piloted.forecast_seconds
-
-    def test_a_target_met_in_it_is_known(self, mlp, data, run):
-        until = ntp.TargetLoss(relative=0.9)
-        (real,) = until.steps(run.trajectory)
-        found = ntp.predict(mlp, data, PLAN, until, budget=1.0, seeds=2)
-        assert found.pilot.steps >= real
-        assert found.steps == pytest.approx(real, abs=1)
-        low, high = found.steps_interval
-        assert real - 3 <= low <= real <= high <= real + 3
+        assert continuation(real, plain).validation is None
