@@ -45,7 +45,7 @@ class Signals:
         margin: how many times the learning rate could grow; None where no rule is known.
         start: the initial training loss over that of outputs that are all zero. Far above 1, a
             fresh head reads features that are not normalised.
-        piloted: whether it goes on from a pilot.
+        piloted: whether it goes on from steps that a budget has trained.
     """
 
     kernel: Kernel

@@ -23,7 +23,7 @@ from linearize.linearization import Mode
 from ntkpredict.basis import MOVED, MOVES
 from ntkpredict.continuation import continuation
 from ntkpredict.interval import predicted_steps
-from ntkpredict.opening import STEPS, Opening, linearises, opens, train_opening
+from ntkpredict.opening import Opening, linearises, opens, train_opening
 from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
@@ -125,10 +125,10 @@ class Forecasting:
     def begin(self, *, opening: bool) -> None:
         """Linearise as `predict` does, after first steps or not."""
         network, _, plan = self._case
-        begun = self._trained(STEPS) if opening and opens(plan, network) else None
+        begun = self._trained() if opening and opens(plan, network) else None
         self.linearise("head_exact", begun if begun and begun.settled else None)
         if opening and self._stable is not None and opens(plan, network, self._stable):
-            margin, begun = self._margin, self._trained(STEPS)
+            margin, begun = self._margin, self._trained()
             if begun.settled:
                 self.linearise("head_exact", begun)
                 self._margin = margin
@@ -198,14 +198,14 @@ class Forecasting:
         }
         write(self._folder / name / f"{self._key}.json", rounded(to_plain(content)))
 
-    def _trained(self, steps: int) -> Opening:
+    def _trained(self, budget: int | None = None) -> Opening:
         network, data, plan = self._case
         start = time.perf_counter()
-        found = first_steps(network, data, plan, self._until, steps)
+        found = first_steps(network, data, plan, self._until, budget)
         self._seconds += time.perf_counter() - start
         evaluated = sum(min(SAMPLES, len(labels)) for _, labels in (data.train, data.validation))
         evaluated *= len(found.trajectory.steps)
-        self._forward_passes += 3.0 * plan.batch_size * steps + evaluated
+        self._forward_passes += 3.0 * plan.batch_size * found.steps + evaluated
         return found
 
 
@@ -214,11 +214,11 @@ def first_steps(
     data: ntp.Data,
     plan: ntp.Plan,
     until: StoppingRule,
-    steps: int = STEPS,
+    budget: int | None = None,
 ) -> Opening:
     """Those of a run, trained for real."""
     step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
-    return train_opening(step, data.samples, network, plan, until, _silent, steps)
+    return train_opening(step, data.samples, network, plan, until, _silent, budget)
 
 
 def answers(trajectory: Trajectory, signals: Signals, rules: list[StoppingRule]) -> dict[str, Any]:

@@ -71,14 +71,17 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def after(forecaster: str, rows: list[Row]) -> list[Row]:
-    """Targets that are met after the steps that it trains for real."""
+    """Targets that are met after the steps that it trains for real, of runs that it forecasts."""
     folder = HERE / "forecasts" / forecaster
-    known = {key: known_steps(folder / f"{key}.json") for key in {row.case.key for row in rows}}
+    paths = {key: folder / f"{key}.json" for key in {row.case.key for row in rows}}
+    known = {key: known_steps(path) for key, path in paths.items()}
     return [row for row in rows if row.real > known[row.case.key]]
 
 
-def known_steps(path: Path) -> int:
-    """How many steps a forecast has trained for real."""
+def known_steps(path: Path) -> float:
+    """How many steps a forecast has trained for real; more than any run where there is none."""
+    if not path.exists():
+        return math.inf
     return int(json.loads(path.read_text(encoding="utf-8"))["trajectory"]["known"])
 
 
