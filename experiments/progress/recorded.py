@@ -102,7 +102,7 @@ def to_forecast(content: dict[str, Any]) -> ntp.Forecast:
     unknown = ("steps", "steps_interval", "seconds", "seconds_interval", "reason", "stability")
     texts = ("network", "data", "plan", "until", "mode", "kernel", "solver")
     return ntp.Forecast(
-        **dict.fromkeys((*unknown, "pilot")),
+        **dict.fromkeys(unknown),
         **dict.fromkeys(texts, ""),
         stopping_times=np.empty(0),
         spectrum=np.empty(0),

@@ -41,7 +41,7 @@ from sde import (
 )
 
 SAMPLES, SEEDS = 512, 4
-SHARES = {"ours-pilot-5": 0.05, "ours-pilot-20": 0.2}
+SHARES = {"ours-pilot-20": 0.2}
 """Forecasters with a budget, by the share of the run's that is trained."""
 
 MOVING = 6 * MOVES * MOVED
