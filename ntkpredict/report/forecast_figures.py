@@ -130,7 +130,7 @@ def _spectrum(forecast: Forecast) -> Figure:
     return Figure(
         "spectrum",
         "Spectrum of the kernel",
-        "Eigenvalues of the tangent kernel at the start: the larger one is, the sooner its "
+        "Eigenvalues of the tangent kernel where the forecast begins: the larger one is, the sooner its "
         "direction is learnt.",
         Axis("rank", log=True),
         Axis("eigenvalue", log=True),
