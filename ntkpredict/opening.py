@@ -41,9 +41,6 @@ from sde import (
 STEPS = 20
 """Of an opening; as many as are timed anyway. Losses settle within ten, most of the time."""
 
-CALM = 10.0
-"""The least margin of gradient descent whose tangent model follows a network that has learnt."""
-
 _PER_DECADE = 8
 """Evaluations on the way."""
 
@@ -79,6 +76,14 @@ class Opening:
     def settled(self) -> bool:
         """Whether the weights are there and the training loss is not above that of the start."""
         return not (self.lost or self.trajectory.diverged.any())
+
+    def begins(self, plan: Plan) -> bool:
+        """Whether the tangent model of where they lead tells more of the plan than the one before.
+
+        Under Adam it does, wherever they end. Under gradient descent it tells no more
+        (`experiments/suite/TRIED.md`), but after a catapult, see `opens`.
+        """
+        return is_coordinate_wise(plan.optimizer) and not self.lost
 
     def before(self, grid: Int[np.ndarray, " grid"]) -> Int[np.ndarray, " later"]:
         """The steps at which they are known, and then those of a grid."""
@@ -148,19 +153,6 @@ def opens(plan: Plan, network: Network, stable: Stability | None = None) -> bool
     if stable is None or descent is None:
         return False
     return bool(np.max(descent.learning_rate[:STEPS]) > stable.critical_learning_rate)
-
-
-def linearises(stable: Stability | None) -> bool:
-    """Whether a tangent model is to be followed from where the steps of a budget lead.
-
-    Under Adam it is, always. Under gradient descent, minibatch noise drives a tangent model up
-    whose learning rate is within a factor of ten of the largest stable one, and the network not:
-    there the forecast from the pretrained weights is gone on with.
-
-    Args:
-        stable: the tangent model's stability; None where no rule is known.
-    """
-    return stable is None or stable.margin >= CALM
 
 
 def train_opening(

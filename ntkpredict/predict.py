@@ -25,7 +25,7 @@ from ntkpredict.data import Data
 from ntkpredict.follow import Follower
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
-from ntkpredict.opening import Opening, linearises, opens, train_opening
+from ntkpredict.opening import Opening, opens, train_opening
 from ntkpredict.phases import Report, Stopwatch
 from ntkpredict.plan import Plan
 from ntkpredict.simulation import Simulation
@@ -72,8 +72,8 @@ def predict(
         plan: optimizer, batch size and budget.
         until: the stopping rule; a tenth of the initial training loss where None.
         budget: the share of the predicted run to train for real first; 0.05 is 5 %. If that is more
-            than what is trained anyway, the forecast goes on from where it leads, on a tangent
-            model of the weights there (see `ntkpredict.opening.linearises`).
+            than what is trained anyway, the forecast goes on from where it leads, under Adam and
+            its kind on a tangent model of the weights there.
         samples: how many training samples to look at, at most; a quarter as many for validation.
             Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
             from the subset, see `extrapolate`.
@@ -146,9 +146,9 @@ def predict(
     steps = _budgeted(budget, found, until)
     if steps > found.trajectory.known:
         start = trained(steps)
-        later = None if start.lost else tangent(start, stable)
-        if later is not None and linearises(later.stable):
-            follower, found = later, followed(later)
+        if start.begins(plan):
+            follower = tangent(start, stable)
+            found = followed(follower)
         else:
             found = found.continued(start.trajectory)
     problem = follower.problem

@@ -23,7 +23,7 @@ from linearize.linearization import Mode
 from ntkpredict.basis import MOVED, MOVES
 from ntkpredict.continuation import continuation
 from ntkpredict.interval import predicted_steps
-from ntkpredict.opening import Opening, linearises, opens, train_opening
+from ntkpredict.opening import Opening, opens, train_opening
 from ntkpredict.record import to_plain, to_trajectory, write
 from ntkpredict.simulation import Simulation
 from ntkpredict.step import TrainingStep
@@ -72,7 +72,7 @@ def ours(case: Case, folder: Path, *, opening: bool = True) -> None:
 
 
 def piloted(case: Case, folder: Path, name: str) -> None:
-    """Ours, linearised again where first steps of the run lead, if these are more than it knows.
+    """Ours, gone on with where first steps of the run lead, if these are more than it knows.
 
     They are a share of the run's budget, so that all targets of a run have one pilot, as the power
     laws do.
@@ -134,7 +134,7 @@ class Forecasting:
                 self._margin = margin
 
     def goes_on(self, steps: int, before: dict[str, Any]) -> bool:
-        """Linearise where so many steps lead; whether that is to be followed.
+        """Train so many steps, and linearise where they lead if that tells more.
 
         Args:
             steps: to train.
@@ -142,11 +142,11 @@ class Forecasting:
         """
         self._seconds, self._forward_passes = before["seconds"], before["forward_passes"]
         self._opening = self._trained(steps)
-        if self._opening.lost:
+        if not self._opening.begins(self._case[2]):
             return False
         self.linearise("head_exact", self._opening)
         self._margin = before["signals"]["margin"]
-        return linearises(self._stable)
+        return True
 
     def continues(self, name: str, before: dict[str, Any]) -> None:
         """Write the answers of the forecast before, gone on with after these steps."""

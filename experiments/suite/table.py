@@ -54,7 +54,8 @@ def of_forecasters(scores: Scores) -> list[str]:
         for name in FORECASTERS:
             rows = [row for row in scores.rows[name] if row.case.split == split]
             title = f"**`ours`, {split.replace('-', ' ')}**" if name == "ours" else f"`{name}`"
-            lines.append(of_distances(title, rows))
+            if any(row.answers for row in rows):
+                lines.append(of_distances(title, rows))
     for network, name in NETWORKS.items():
         lines.append(of_distances(f"`ours`, {name}", held_out(scores, "ours", network)))
     return lines

@@ -130,8 +130,8 @@ def _spectrum(forecast: Forecast) -> Figure:
     return Figure(
         "spectrum",
         "Spectrum of the kernel",
-        "Eigenvalues of the tangent kernel where the forecast begins: the larger one is, the sooner its "
-        "direction is learnt.",
+        "Eigenvalues of the tangent kernel where the forecast begins: the larger one is, the "
+        "sooner its direction is learnt.",
         Axis("rank", log=True),
         Axis("eigenvalue", log=True),
         (Line("", np.arange(1.0, len(values) + 1), values, "blue"),),

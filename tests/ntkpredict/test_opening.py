@@ -11,7 +11,7 @@ import pytest
 import ntkpredict as ntp
 from linearize import Identity, linearize
 from ntkpredict.milestones import milestones
-from ntkpredict.opening import STEPS, evaluations, linearises, opens, train_opening
+from ntkpredict.opening import STEPS, evaluations, opens, train_opening
 from ntkpredict.step import TrainingStep
 from sde import Stability, as_gradient_descent
 
@@ -184,6 +184,12 @@ class TestOpening:
         found = opening(network, data, dataclasses.replace(plan(0.01), optimizer=LOSES))
         assert found.lost
         assert not found.settled
+        assert not found.begins(ntp.Plan.adamw(0.01))
+
+    def test_is_a_place_to_linearise_under_adam(self, loud, data):
+        found = opening(loud, data, plan(0.01))
+        assert found.begins(ntp.Plan.adamw(0.01))
+        assert not found.begins(plan(0.01))
 
 
 def moves_of(optimizer, count):
@@ -253,13 +259,6 @@ class TestBudget:
         assert found.trajectory.known == 20
         assert np.isnan(found.trajectory.train.loss[:, found.trajectory.steps > 8]).all()
         assert any("weights that are no numbers" in note for note in found.notes)
-
-
-class TestLinearises:
-    def test_far_from_the_edge_and_where_no_rule_is_known(self):
-        assert linearises(None)
-        assert linearises(dataclasses.replace(STABLE, critical_learning_rate=1.0))
-        assert not linearises(STABLE)
 
 
 class TestOpens:
