@@ -100,8 +100,25 @@ class Projection(abc.ABC):
         )
 
 
+class _Buckets(Projection):
+    """Signed sums over `columns` buckets."""
+
+    columns: int
+
+    def dimension(self, params: Params) -> int:  # noqa: ARG002
+        """`columns`."""
+        return self.columns
+
+    def _project(self, state: _Sums, rows: Array) -> Array:
+        return _summed(state, rows, self.columns)
+
+    def _variance(self, state: _Sums, squares: Array) -> Array:
+        squared = state._replace(factors=jnp.asarray(np.square(state.factors)))
+        return _summed(squared, squares[None], self.columns)[0]
+
+
 @dataclass(frozen=True)
-class CountSketch(Projection):
+class CountSketch(_Buckets):
     """Signed sums over random buckets: the default, one addition per coordinate.
 
     Each coordinate falls into one of k buckets with a random sign.
@@ -122,10 +139,6 @@ class CountSketch(Projection):
     def __post_init__(self) -> None:
         _check_columns(self.columns)
 
-    def dimension(self, params: Params) -> int:  # noqa: ARG002
-        """`columns`."""
-        return self.columns
-
     def _state(self, path: str, size: int) -> _Sums:
         # NumPy: jax.random would compile two programs for each shape of tensor.
         random = np.random.default_rng((self.seed, _hash(path)))
@@ -134,13 +147,6 @@ class CountSketch(Projection):
         factors = (2.0 * random.integers(2, size=count, dtype=np.int8) - 1) * (size / count) ** 0.5
         drawn = None if count == size else np.sort(random.choice(size, count, replace=False))
         return _sums(drawn, buckets, factors)
-
-    def _project(self, state: _Sums, rows: Array) -> Array:
-        return _summed(state, rows, self.columns)
-
-    def _variance(self, state: _Sums, squares: Array) -> Array:
-        squared = state._replace(factors=jnp.asarray(np.square(state.factors)))
-        return _summed(squared, squares[None], self.columns)[0]
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ class Identity(Projection):
         return jnp.concatenate(parts, axis=-1)
 
 
-class ScaledSketch(Projection):
+class ScaledSketch(_Buckets):
     """Signed sums of coordinates whose gradients are alike, for Adam and its kin.
 
     Such an optimizer moves each coordinate by its learning rate, whatever the gradient's scale.
@@ -249,10 +255,6 @@ class ScaledSketch(Projection):
             (drawn,) = factor.nonzero()
             self._states[path] = _sums(drawn, bucket[drawn], factor[drawn])
 
-    def dimension(self, params: Params) -> int:  # noqa: ARG002
-        """`columns`."""
-        return self.columns
-
     def point(self, params: Params) -> Float[Array, " projected"]:
         """Σ±θ/√n of each bucket: where weight decay pulls from."""
         sums = self.bind(params)(jax.tree.map(lambda leaf: leaf[None], params))[0]
@@ -263,13 +265,6 @@ class ScaledSketch(Projection):
             msg = f"params: no moments of {path!r} with {size} numbers; expected a tree like theirs"
             raise ValueError(msg)
         return self._states[path]
-
-    def _project(self, state: _Sums, rows: Array) -> Array:
-        return _summed(state, rows, self.columns)
-
-    def _variance(self, state: _Sums, squares: Array) -> Array:
-        squared = state._replace(factors=jnp.asarray(np.square(state.factors)))
-        return _summed(squared, squares[None], self.columns)[0]
 
 
 def _sums(drawn: np.ndarray | None, buckets: np.ndarray, factors: np.ndarray) -> _Sums:
