@@ -45,10 +45,12 @@ def notes_of(
         )
     if opening is not None:
         loss = opening.trajectory.train.loss[0]
-        led = f"to {loss[-1]:.3g}; the forecast goes on from there"
+        led = f"{loss[-1]:.3g}; the forecast goes on from there"
+        if opening.lost:
+            led = "weights that are no numbers"
         notes.append(
             f"The first {opening.steps:,} steps, trained for real on a copy, went from a training "
-            f"loss of {loss[0]:.3g} {'to weights that are no numbers' if opening.lost else led}."
+            f"loss of {loss[0]:.3g} to {led}."
         )
     return tuple(notes)
 

@@ -129,16 +129,19 @@ class Basis:
             still: as for `directions`; None where the model has no head of its own, and all
                 coordinates count by their gradients at the start.
         """
+        self.projection = _sketch(self._moments(still))
+        return self.projection
+
+    def _moments(self, still: HeadExactTangent | None) -> Params:
         network, size = self._network, self._plan.batch_size
         inputs = jax.tree.map(lambda leaf: leaf[: _MOMENT_BATCHES * size], self._inputs)
         targets = self._targets[: _MOMENT_BATCHES * size]
         if still is None:
             outputs = map_batches(partial(network.apply, network.params), inputs, size)
             cotangents = self._residuals(outputs, targets)
-            moments = gradient_moments(
+            return gradient_moments(
                 pullback(network.apply), network.params, inputs, cotangents, batch=size
             )
-            return self._sketched(moments)
         # One moment of the head's training for each minibatch.
         starts = range(0, len(targets), size)
         parts = [slice(start, min(start + size, len(targets))) for start in starts]
@@ -147,11 +150,7 @@ class Basis:
             [self._pulls(still, part, head) for part, head in zip(parts, heads, strict=True)]
         )
         pull, body = network.features_pullback, network.body(network.params)
-        return self._sketched(gradient_moments(pull, body, inputs, cotangents, batch=size))
-
-    def _sketched(self, moments: Params) -> Projection:
-        self.projection = _sketch(moments)
-        return self.projection
+        return gradient_moments(pull, body, inputs, cotangents, batch=size)
 
     def _moves(self, still: HeadExactTangent) -> Float[Array, "moves features"]:
         some = slice(min(MOVED, len(self._targets)))

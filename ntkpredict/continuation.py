@@ -19,7 +19,7 @@ def continuation(known: Trajectory, expected: Trajectory) -> Trajectory:
         expected: the predicted ones, one row a simulated run.
     """
     end = int(known.steps[-1])
-    steps = np.concatenate([known.steps, expected.steps[expected.steps > end]])
+    steps = known.onto(expected.steps)
     if not np.isfinite(known.train.loss[:, -1]).all():
         return known.at(steps, steps).beginning(known)
     times = meeting(known, expected) + steps - end

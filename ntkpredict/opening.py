@@ -85,10 +85,6 @@ class Opening:
         """
         return is_coordinate_wise(plan.optimizer) and not self.lost
 
-    def before(self, grid: Int[np.ndarray, " grid"]) -> Int[np.ndarray, " later"]:
-        """The steps at which they are known, and then those of a grid."""
-        return np.concatenate([self.trajectory.steps, grid[grid > self.steps]])
-
     def resumed(self, plan: Plan, params: Params, projection: Projection) -> Plan:
         """The plan, whose optimizer moves nothing during these steps, as they are taken already.
 

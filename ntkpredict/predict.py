@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,15 +26,14 @@ from ntkpredict.data import Data
 from ntkpredict.follow import Follower
 from ntkpredict.forecast import Forecast
 from ntkpredict.interval import predicted_steps, stopping_times
-from ntkpredict.opening import Opening, opens, train_opening
 from ntkpredict.phases import Report, Stopwatch
 from ntkpredict.plan import Plan
-from ntkpredict.simulation import Simulation
+from ntkpredict.start import Start, Starts
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import StoppingRule, TargetLoss
 from ntkpredict.sweep import Simulated
 from ntkpredict.versions import versions
-from sde import Problem, SolverName, Stability, choose_solver, stability
+from sde import Problem, SolverName, choose_solver
 from sde.choice import check_name
 
 Kernel = Literal["growing", "frozen"]
@@ -98,7 +98,7 @@ def predict(
     """
     until = TargetLoss(relative=0.1) if until is None else until
     _check_options(network, budget, samples, mode, kernel, solver, seeds)
-    outputs = check_task(network, data, plan)
+    check_task(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = Stopwatch(clock)
     step = TrainingStep(network, data, plan)
@@ -107,50 +107,40 @@ def predict(
     refuse_if_met(until, step)
     watch.lap("cost of a batch")
 
-    def trained(count: int | None = None) -> Opening:
-        way = report("training the first steps")
-        found = train_opening(step, data.samples, network, plan, until, way, count)
-        watch.lap("first steps")
-        return found
+    starts = Starts(
+        network,
+        data,
+        plan,
+        until,
+        step,
+        samples=samples,
+        seeds=seeds,
+        mode=mode,
+        projection=projection,
+        report=report,
+        watch=watch,
+    )
 
-    def opened(stable: Stability | None) -> Opening | None:
-        if not (opening and opens(plan, network, stable)):
-            return None
-        found = trained()
-        return found if found.settled else None
-
-    def tangent(start: Opening | None, first: Stability | None = None) -> Follower:
-        simulation = Simulation(network, data, plan, outputs, samples, seeds, until, (), start)
-        problem = simulation.problem(mode, projection, report("tangent features"))
-        watch.lap("tangent features")
-        stable = stability(problem, plan.max_steps)
-        watch.lap("stability")
+    def followed(start: Start) -> tuple[Follower, Simulated]:
+        problem = start.problem
         if _grows(problem, kernel, solver):
-            problem = simulation.growing(problem, stable)
-        first = stable if first is None else first
-        return Follower(simulation, problem, stable, first, until, calibration, data.samples)
-
-    def followed(follower: Follower) -> Simulated:
-        solved_by = choose_solver(solver, follower.problem, follower.stable)
-        found = follower.follow(solved_by, report("simulating training"))
+            problem = start.simulation.growing(problem, start.stable)
+        solved_by = choose_solver(solver, problem, start.stable)
+        follower = Follower(start, problem, solved_by, until, calibration, data.samples)
+        found = follower.follow(report("simulating training"))
         watch.lap("simulation")
-        return found
+        return follower, found
 
-    start = opened(None)
-    follower = tangent(start)
-    stable = follower.first
-    if stable is not None:
-        start = opened(stable)
-        follower = follower if start is None else tangent(start, stable)
-    found = followed(follower)
+    start = starts.first(opening=opening)
+    trained, stable = start.opening, start.first
+    follower, found = followed(start)
     steps = _budgeted(budget, found, until)
     if steps > found.trajectory.known:
-        start = trained(steps)
-        if start.begins(plan):
-            follower = tangent(start, stable)
-            found = followed(follower)
+        trained = starts.train(steps)
+        if trained.begins(plan):
+            follower, found = followed(replace(starts.at(trained), first=stable))
         else:
-            found = found.continued(start.trajectory)
+            found = found.continued(trained.trajectory)
     problem = follower.problem
     return Forecast(
         **_answer(found, until, calibration, calibration.cost(cost), data),
@@ -162,11 +152,11 @@ def predict(
         until=str(until),
         mode="linear" if isinstance(problem.train.model, LinearTangent) else "head_exact",
         kernel="frozen" if problem.growth is None else "growing",
-        solver=choose_solver(solver, problem, follower.stable).name,
+        solver=follower.solver.name,
         samples=problem.samples,
         forecast_seconds=watch.laps,
         notes=(
-            *notes_of(data, problem, stable, start),
+            *notes_of(data, problem, stable, trained),
             *ended_note(found.end, plan.max_steps),
         ),
         versions=versions(),

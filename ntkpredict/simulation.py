@@ -92,7 +92,7 @@ class Simulation:
         self._outputs = outputs
         self.grid = np.union1d(log_grid(plan.max_steps), until.evaluations(plan.max_steps))
         if opening is not None:
-            self.grid = opening.before(self.grid)
+            self.grid = opening.trajectory.onto(self.grid)
         self._seeds = tuple(range(plan.seed, plan.seed + seeds))
 
     def problem(

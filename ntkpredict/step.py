@@ -42,6 +42,9 @@ class TrainingStep:
         evaluation_samples: how many samples of each split an evaluation reads at most, the same
             ones each time.
 
+    Attributes:
+        outputs: C, the network's.
+
     Raises:
         ValueError: a batch larger than the data, labels that do not fit the network.
     """
@@ -53,14 +56,15 @@ class TrainingStep:
             msg = f"batch_size: got {plan.batch_size}; expected 1..{data.samples}, the samples"
             raise ValueError(msg)
         outputs = jax.eval_shape(network.apply, network.params, take(data.train, slice(1))[0])
+        self.outputs = outputs.shape[1]
         self._network = network
         self._optimizer = plan.optimizer
         self._objective = plan.objective
         self._inputs = data.train[0]
-        self._targets = np.asarray(self._objective.targets(data.train[1], outputs.shape[1]))
+        self._targets = np.asarray(self._objective.targets(data.train[1], self.outputs))
         splits = {"train": data.train, "validation": data.validation}
         self._evaluated = {
-            name: _subset(split, self._objective, outputs.shape[1], evaluation_samples)
+            name: _subset(split, self._objective, self.outputs, evaluation_samples)
             for name, split in splits.items()
             if split is not None
         }

@@ -79,6 +79,10 @@ class Trajectory:
         last = max(self.known, int(min(known.steps[-1], self.steps[-1])))
         return Trajectory(self.steps, joined(self.train, known.train), validation, last)
 
+    def onto(self, grid: Int[np.ndarray, " grid"]) -> Int[np.ndarray, " joined"]:
+        """Its steps, and then those of a grid that come later."""
+        return np.concatenate([self.steps, grid[grid > self.steps[-1]]])
+
     def slowed(self, factor: float) -> Trajectory:
         """The same curves on a clock slower by a factor: what was at step t is at factor · t.
 

@@ -25,15 +25,12 @@ sys.path[:0] = [str(SUITE), str(HERE.parent / "backbones")]
 
 import forecast as suite  # noqa: E402
 import train as real  # noqa: E402
-from tasks import CASES, SMOKE, TASKS, Case  # noqa: E402
+from tasks import CASES, SMOKE, Case  # noqa: E402
 
 from linearize import CountSketch, HeadExactTangent  # noqa: E402
-from ntkpredict.opening import opens  # noqa: E402
 from ntkpredict.record import to_plain, to_trajectory, write  # noqa: E402
-from ntkpredict.simulation import Simulation  # noqa: E402
-from ntkpredict.stopping import AnyOf  # noqa: E402
 from ntkpredict.suite import KINDS, applicable, targets  # noqa: E402
-from sde import Problem, Replay, Stability, Trajectory, is_coordinate_wise, stability  # noqa: E402
+from sde import Problem, Replay, Stability, Trajectory, is_coordinate_wise  # noqa: E402
 
 KEYS = (
     "resnet20-cifar10-sgd-0.001-32-s0",
@@ -55,28 +52,27 @@ class Ablation:
         case: the case.
         samples: looked at, at most.
         opening: whether first steps may be trained for real.
+        projection: of parameter space.
+
+    Attributes:
+        problem: the tangent model's training, its kernel frozen.
+        stable: its stability.
+        whole: the run from its start.
     """
 
-    def __init__(self, case: Case, samples: int = suite.SAMPLES, *, opening: bool = True) -> None:
-        network, data, self._plan = case.load()
-        until = AnyOf(tuple(targets(case.max_steps)))
-        outputs = len(TASKS[case.task].classes)
-        begun = None
-        if opening and opens(self._plan, network):
-            found = suite.first_steps(network, data, self._plan, until)
-            begun = found if found.settled else None
-        self._simulation = Simulation(
-            network, data, self._plan, outputs, samples, SEEDS, until, (), begun
-        )
-        self.whole = self._simulation.whole
-
-    def linearised(self, projection: CountSketch | None = None) -> Problem:
-        """The tangent model's training, its kernel frozen."""
-        return self._simulation.problem("head_exact", projection, _silent)
-
-    def stable(self, problem: Problem) -> Stability | None:
-        """Its stability."""
-        return stability(problem, self._plan.max_steps)
+    def __init__(
+        self,
+        case: Case,
+        samples: int = suite.SAMPLES,
+        *,
+        opening: bool = True,
+        projection: CountSketch | None = None,
+    ) -> None:
+        starts = suite.CaseStarts(case, samples=samples, seeds=SEEDS, projection=projection)
+        start = starts.first(opening=opening)
+        self.problem, self.stable = start.problem, start.stable
+        self._simulation = start.simulation
+        self.whole = start.simulation.whole
 
     def growing(self, problem: Problem, stable: Stability | None) -> Problem:
         """The same with a growing kernel."""
@@ -84,18 +80,23 @@ class Ablation:
 
     def solve(self, problem: Problem, frozen: Trajectory | None = None) -> Trajectory:
         """The curves on all samples, simulated."""
-        return self._simulation.solve(Replay(), problem, _silent, frozen)
+        return self._simulation.solve(Replay(), problem, suite.silent, frozen)
 
     def as_is(self, problem: Problem) -> Trajectory:
         """The curves on the samples looked at."""
         return Replay().solve(problem, self._simulation.grid)
 
+    def default(self) -> Trajectory:
+        """The forecast, its kernel frozen for one seed alone."""
+        frozen = self.solve(replace(self.problem, seeds=self.problem.seeds[:1]))
+        growing = self.growing(self.problem, self.stable)
+        return self.whole(self.solve(growing, frozen))
+
 
 def forecasts(case: Case, smoke: bool) -> dict[str, Trajectory]:
     """The default, and what is left of it without its parts; of one linearisation where small."""
     ablation = Ablation(case)
-    problem = ablation.linearised()
-    stable = ablation.stable(problem)
+    problem, stable = ablation.problem, ablation.stable
     frozen = ablation.solve(problem)
     growing = ablation.growing(problem, stable)
     found = {
@@ -110,23 +111,13 @@ def forecasts(case: Case, smoke: bool) -> dict[str, Trajectory]:
     found = {name: ablation.whole(curves) for name, curves in found.items()}
     if smoke:
         return found
-    del problem, growing, straight
-    half = Ablation(case, suite.SAMPLES // 2)
-    found["256 samples"] = default(half, half.linearised())
+    del ablation, problem, growing, straight
+    found["256 samples"] = Ablation(case, suite.SAMPLES // 2).default()
     if is_coordinate_wise(case.load()[2].optimizer):
-        pretrained = Ablation(case, opening=False)
-        found["no first steps"] = default(pretrained, pretrained.linearised())
+        found["no first steps"] = Ablation(case, opening=False).default()
     else:
-        coarse = Ablation(case)
-        found["1,024 columns"] = default(coarse, coarse.linearised(CountSketch(1024)))
+        found["1,024 columns"] = Ablation(case, projection=CountSketch(1024)).default()
     return found
-
-
-def default(ablation: Ablation, problem: Problem) -> Trajectory:
-    """The default from another linearisation."""
-    frozen = ablation.solve(replace(problem, seeds=problem.seeds[:1]))
-    growing = ablation.growing(problem, ablation.stable(problem))
-    return ablation.whole(ablation.solve(growing, frozen))
 
 
 def with_linear_features(problem: Problem) -> Problem:
@@ -215,10 +206,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def _silent(_done: int, _total: int) -> None:
-    """No progress shown."""
 
 
 if __name__ == "__main__":

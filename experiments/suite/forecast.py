@@ -9,39 +9,31 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tasks import TASKS, Case
+from tasks import Case
 from train import rounded
 
-import ntkpredict as ntp
+from linearize import HeadExactTangent, Projection
 from linearize.linearization import Mode
 from ntkpredict.basis import MOVED, MOVES
 from ntkpredict.continuation import continuation
 from ntkpredict.interval import predicted_steps
-from ntkpredict.opening import Opening, opens, train_opening
+from ntkpredict.opening import Opening
+from ntkpredict.phases import Stopwatch
 from ntkpredict.record import to_plain, to_trajectory, write
-from ntkpredict.simulation import Simulation
+from ntkpredict.start import Start, Starts
 from ntkpredict.step import TrainingStep
 from ntkpredict.stopping import AnyOf, StoppingRule
 from ntkpredict.suite import targets
 from ntkpredict.validity import Signals, Validity
-from sde import (
-    Diffusion,
-    Problem,
-    Replay,
-    Solver,
-    Trajectory,
-    as_gradient_descent,
-    stability,
-)
+from sde import Diffusion, Problem, Replay, Solver, Trajectory, as_gradient_descent
 
 SAMPLES, SEEDS = 512, 4
-SHARES = {"ours-pilot-20": 0.2}
+SHARES = {"ours-pilot-5": 0.05, "ours-pilot-20": 0.2}
 """Forecasters with a budget, by the share of the run's that is trained."""
 
 MOVING = 6 * MOVES * MOVED
@@ -65,10 +57,10 @@ def main(folder: Path, cases: dict[str, Case]) -> None:
 def ours(case: Case, folder: Path, *, opening: bool = True) -> None:
     """The head exact; the kernel frozen, or growing with the features."""
     forecasting = Forecasting(case, folder)
-    forecasting.begin(opening=opening)
-    frozen = forecasting.solve(forecasting.problem)
-    forecasting.write("frozen", frozen)
-    forecasting.write("ours", forecasting.solve(forecasting.growing(), frozen), frozen)
+    start = forecasting.starts.first(opening=opening)
+    frozen = forecasting.solve(start, start.problem)
+    forecasting.tell("frozen", start, frozen)
+    forecasting.tell("ours", start, forecasting.grow(start, frozen), frozen)
 
 
 def piloted(case: Case, folder: Path, name: str) -> None:
@@ -83,22 +75,90 @@ def piloted(case: Case, folder: Path, name: str) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         write(folder / name / f"{case.key}.json", before | {"forecaster": name})
         return
-    forecasting = Forecasting(case, folder)
-    if forecasting.goes_on(steps, before):
-        frozen = forecasting.solve(forecasting.problem)
-        forecasting.write(name, forecasting.solve(forecasting.growing(), frozen), frozen)
+    forecasting = Forecasting(case, folder, before=before)
+    pilot = forecasting.starts.train(steps)
+    if pilot.begins(forecasting.starts.plan):
+        start = forecasting.starts.at(pilot)
+        frozen = forecasting.solve(start, start.problem)
+        forecasting.tell(name, start, forecasting.grow(start, frozen), frozen)
     else:
-        forecasting.continues(name, before)
+        curves = continuation(pilot.trajectory, to_trajectory(before["trajectory"]))
+        forecasting.write(name, curves, Signals(**before["signals"] | {"piloted": True}))
 
 
 def paper(case: Case, folder: Path) -> None:
     """One linearisation of everything, by replay and by the paper's equation."""
-    forecasting = Forecasting(case, folder)
-    forecasting.linearise("linear")
-    if as_gradient_descent(forecasting.problem.optimizer, case.max_steps) is not None:
+    forecasting = Forecasting(case, folder, "linear")
+    start = forecasting.starts.at(None)
+    if as_gradient_descent(start.problem.optimizer, case.max_steps) is not None:
         equation = Diffusion(effective_rate=True)
-        forecasting.write("ntk-elr-sde", forecasting.solve(forecasting.problem, solver=equation))
-    forecasting.write("ntk", forecasting.solve(forecasting.problem))
+        forecasting.tell(
+            "ntk-elr-sde", start, forecasting.solve(start, start.problem, solver=equation)
+        )
+    forecasting.tell("ntk", start, forecasting.solve(start, start.problem))
+
+
+class CaseStarts(Starts):
+    """The places that the forecasts of a case may go on from.
+
+    Args:
+        case: the case.
+        mode: of linearisation.
+        samples: looked at, at most.
+        seeds: of minibatch orders.
+        projection: of parameter space.
+
+    Attributes:
+        plan: the case's.
+        watch: of what is done.
+        forward_passes: of one sample, that all of it cost.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        mode: Mode = "head_exact",
+        *,
+        samples: int = SAMPLES,
+        seeds: int = SEEDS,
+        projection: Projection | None = None,
+    ) -> None:
+        network, data, self.plan = case.load()
+        self.watch = Stopwatch(time.perf_counter)
+        self.forward_passes = 0.0
+        step = TrainingStep(network, data, self.plan, evaluation_samples=SAMPLES)
+        self._evaluated = sum(step.evaluated.values())
+        super().__init__(
+            network,
+            data,
+            self.plan,
+            AnyOf(tuple(targets(case.max_steps))),
+            step,
+            samples=samples,
+            seeds=seeds,
+            mode=mode,
+            projection=projection,
+            report=lambda _: silent,
+            watch=self.watch,
+        )
+
+    def at(self, opening: Opening | None) -> Start:
+        """The tangent model of where these steps lead."""
+        start = super().at(opening)
+        problem = start.problem
+        model, validation = problem.train.model, problem.validation.model
+        passes = 1.0 + 2 * model.jacobian.shape[1]
+        self.forward_passes += (problem.samples + validation.samples) * passes
+        self.forward_passes += isinstance(model, HeadExactTangent) * MOVING
+        return start
+
+    def train(self, budget: int | None = None) -> Opening:
+        """The first steps, trained for real."""
+        found = super().train(budget)
+        evaluations = len(found.trajectory.steps)
+        self.forward_passes += 3.0 * self.plan.batch_size * found.steps
+        self.forward_passes += self._evaluated * evaluations
+        return found
 
 
 class Forecasting:
@@ -107,118 +167,61 @@ class Forecasting:
     Args:
         case: the case.
         folder: where they are written.
+        mode: of linearisation.
+        before: a forecast that is paid for, too.
 
     Attributes:
-        problem: the tangent model's training, its kernel frozen.
+        starts: the places that they may go on from.
     """
 
-    problem: Problem
-
-    def __init__(self, case: Case, folder: Path) -> None:
-        self._key, self._folder, self._case = case.key, folder, case.load()
+    def __init__(
+        self,
+        case: Case,
+        folder: Path,
+        mode: Mode = "head_exact",
+        before: dict[str, Any] | None = None,
+    ) -> None:
+        self.starts = CaseStarts(case, mode)
+        self._key, self._folder = case.key, folder
         self._rules = targets(case.max_steps)
-        self._until = AnyOf(tuple(self._rules))
-        self._outputs = len(TASKS[case.task].classes)
-        self._seconds = self._forward_passes = 0.0
-        self._margin: float | None = None
+        self._before = before or {"seconds": 0.0, "forward_passes": 0.0}
 
-    def begin(self, *, opening: bool) -> None:
-        """Linearise as `predict` does, after first steps or not."""
-        network, _, plan = self._case
-        begun = self._trained() if opening and opens(plan, network) else None
-        self.linearise("head_exact", begun if begun and begun.settled else None)
-        if opening and self._stable is not None and opens(plan, network, self._stable):
-            margin, begun = self._margin, self._trained()
-            if begun.settled:
-                self.linearise("head_exact", begun)
-                self._margin = margin
-
-    def goes_on(self, steps: int, before: dict[str, Any]) -> bool:
-        """Train so many steps, and linearise where they lead if that tells more.
-
-        Args:
-            steps: to train.
-            before: the forecast without them.
-        """
-        self._seconds, self._forward_passes = before["seconds"], before["forward_passes"]
-        self._opening = self._trained(steps)
-        if not self._opening.begins(self._case[2]):
-            return False
-        self.linearise("head_exact", self._opening)
-        self._margin = before["signals"]["margin"]
-        return True
-
-    def continues(self, name: str, before: dict[str, Any]) -> None:
-        """Write the answers of the forecast before, gone on with after these steps."""
-        curves = continuation(self._opening.trajectory, to_trajectory(before["trajectory"]))
-        self._write(name, curves, Signals(**before["signals"] | {"piloted": True}))
-
-    def linearise(self, mode: Mode, opening: Opening | None = None) -> None:
-        """At the pretrained weights, or where first steps lead."""
-        network, data, plan = self._case
-        start = time.perf_counter()
-        self._simulation = Simulation(
-            network, data, plan, self._outputs, SAMPLES, SEEDS, self._until, (), opening
-        )
-        self.problem = self._simulation.problem(mode, None, _silent)
-        self._stable = stability(self.problem, plan.max_steps)
-        self._margin = None if self._stable is None else self._stable.margin
-        self._seconds += time.perf_counter() - start
-        rows = self.problem.train.model.jacobian.shape[1]
-        samples = self.problem.samples + self.problem.validation.model.samples
-        self._forward_passes += samples * (1.0 + 2 * rows) + (mode == "head_exact") * MOVING
-
-    def growing(self) -> Problem:
-        """The same with a kernel that grows, bounded by what is stable."""
-        return self._simulation.growing(self.problem, self._stable)
+    def grow(self, start: Start, frozen: Trajectory) -> Trajectory:
+        """The curves of a kernel that grows with the features, bounded by what is stable."""
+        return self.solve(start, start.simulation.growing(start.problem, start.stable), frozen)
 
     def solve(
-        self, problem: Problem, frozen: Trajectory | None = None, solver: Solver = REPLAY
+        self,
+        start: Start,
+        problem: Problem,
+        frozen: Trajectory | None = None,
+        solver: Solver = REPLAY,
     ) -> Trajectory:
         """The curves, as the tangent model's own clock has them."""
-        start = time.perf_counter()
-        curves = self._simulation.solve(solver, problem, _silent, frozen)
-        self._seconds += time.perf_counter() - start
+        curves = start.simulation.solve(solver, problem, silent, frozen)
+        self.starts.watch.lap("simulation")
         return curves
 
-    def write(self, name: str, curves: Trajectory, frozen: Trajectory | None = None) -> None:
-        """A forecaster's answers from the curves that `solve` found."""
-        run, still = (each and self._simulation.whole(each) for each in (curves, frozen))
-        signals = self._simulation.signals(self.problem, run, still, self._stable)
-        self._write(name, run, replace(signals, margin=self._margin))
+    def tell(
+        self, name: str, start: Start, curves: Trajectory, frozen: Trajectory | None = None
+    ) -> None:
+        """Write a forecaster's answers from the curves that `solve` found."""
+        simulation = start.simulation
+        run, still = (each and simulation.whole(each) for each in (curves, frozen))
+        self.write(name, run, simulation.signals(start.problem, run, still, start.first))
 
-    def _write(self, name: str, run: Trajectory, signals: Signals) -> None:
+    def write(self, name: str, run: Trajectory, signals: Signals) -> None:
+        """Write a forecaster's answers."""
         (self._folder / name).mkdir(parents=True, exist_ok=True)
+        seconds = sum(self.starts.watch.laps.values())
         content = {
             "forecaster": name,
             **answers(run, signals, self._rules),
-            "seconds": self._seconds,
-            "forward_passes": self._forward_passes,
+            "seconds": self._before["seconds"] + seconds,
+            "forward_passes": self._before["forward_passes"] + self.starts.forward_passes,
             "trajectory": run,
         }
         write(self._folder / name / f"{self._key}.json", rounded(to_plain(content)))
-
-    def _trained(self, budget: int | None = None) -> Opening:
-        network, data, plan = self._case
-        start = time.perf_counter()
-        found = first_steps(network, data, plan, self._until, budget)
-        self._seconds += time.perf_counter() - start
-        evaluated = sum(min(SAMPLES, len(labels)) for _, labels in (data.train, data.validation))
-        evaluated *= len(found.trajectory.steps)
-        self._forward_passes += 3.0 * plan.batch_size * found.steps + evaluated
-        return found
-
-
-def first_steps(
-    network: ntp.Network,
-    data: ntp.Data,
-    plan: ntp.Plan,
-    until: StoppingRule,
-    budget: int | None = None,
-) -> Opening:
-    """Those of a run, trained for real."""
-    step = TrainingStep(network, data, plan, evaluation_samples=SAMPLES)
-    return train_opening(step, data.samples, network, plan, until, _silent, budget)
 
 
 def answers(trajectory: Trajectory, signals: Signals, rules: list[StoppingRule]) -> dict[str, Any]:
@@ -238,5 +241,5 @@ def answers(trajectory: Trajectory, signals: Signals, rules: list[StoppingRule])
     }
 
 
-def _silent(_done: int, _total: int) -> None:
+def silent(_done: int, _total: int) -> None:
     """No progress shown."""

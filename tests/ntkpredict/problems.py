@@ -70,3 +70,22 @@ def real_steps(network, data, plan, until, seeds):
     """The median of real runs in as many minibatch orders."""
     plans = [dataclasses.replace(plan, seed=seed) for seed in range(seeds)]
     return np.median([ntp.train(network, data, plan, until).steps for plan in plans])
+
+
+def loud():
+    """A hidden layer of ReLUs whose features are large: its kernel is, too."""
+    random, inputs, hidden = np.random.default_rng(0), INPUTS, 32
+    body = 3 * random.normal(size=(inputs, hidden)) / np.sqrt(inputs)
+    head = random.normal(size=(hidden, CLASSES)) / np.sqrt(hidden)
+    params = {"body": body.astype(np.float32), "head": {"kernel": head.astype(np.float32)}}
+    return ntp.Network.from_function(
+        lambda params, x: jnp.maximum(x @ params["body"], 0) @ params["head"]["kernel"],
+        params,
+        head="head",
+        name="loud",
+    )
+
+
+def plain(lr, **options):
+    """Gradient descent without momentum."""
+    return ntp.Plan.sgd(lr, momentum=0.0, batch_size=8, max_steps=200, **options)
