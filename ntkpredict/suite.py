@@ -21,6 +21,7 @@ from ntkpredict.stopping import (
     TargetLoss,
     parse,
 )
+from ntkpredict.validity import Signals
 from sde import Trajectory
 
 ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -97,6 +98,8 @@ class Answers:
         seconds: that the forecast took.
         forward_passes: of one sample, that it cost.
         diverges: whether most of its curves diverge, or no fraction of the loss is reached.
+        known: the last step that it has trained for real.
+        signals: what its validity is told from; None where it does not tell.
     """
 
     steps: dict[StoppingRule, float]
@@ -105,6 +108,8 @@ class Answers:
     seconds: float
     forward_passes: float
     diverges: bool
+    known: int
+    signals: Signals | None
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,13 @@ class Row:
     def predicted(self) -> float | None:
         """Steps, infinite where said not to be reached; None without an answer."""
         return None if self.answers is None else self.answers.steps.get(self.rule)
+
+    @property
+    def foretold(self) -> bool:
+        """Whether the answer is a number of steps beyond those that were trained for real."""
+        if self.answers is None or self.predicted is None:
+            return False
+        return self.answers.known < self.predicted < math.inf
 
     @property
     def interval(self) -> Interval | None:
@@ -202,8 +214,8 @@ def _answers(content: Any) -> Answers:
     found = {parse(text): answer for text, answer in content["targets"].items()}
     steps = {rule: _steps(answer["steps"]) for rule, answer in found.items()}
     losses = [value for rule, value in steps.items() if isinstance(rule, TargetLoss)]
-    curves = content["trajectory"]
-    diverges = curves is not None and bool(to_trajectory(curves).diverged.mean() > 0.5)
+    curves = None if content["trajectory"] is None else to_trajectory(content["trajectory"])
+    diverges = curves is not None and bool(curves.diverged.mean() > 0.5)
     return Answers(
         steps=steps,
         intervals={rule: _interval(answer["interval"]) for rule, answer in found.items()},
@@ -211,6 +223,8 @@ def _answers(content: Any) -> Answers:
         seconds=float(content["seconds"]),
         forward_passes=float(content["forward_passes"]),
         diverges=diverges or (bool(losses) and min(losses) == math.inf),
+        known=0 if curves is None else curves.known,
+        signals=Signals(**content["signals"]) if "signals" in content else None,
     )
 
 

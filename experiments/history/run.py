@@ -17,7 +17,6 @@ import numpy as np
 from ntkpredict.calibration import Calibration, Pair
 from ntkpredict.record import to_plain, write
 from ntkpredict.score import score
-from ntkpredict.validity import Signals
 
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "suite"
@@ -52,18 +51,11 @@ def users(suite: Path) -> dict[tuple[str, str], list[Pair]]:
     """
     found = defaultdict(list)
     for row in score(suite).rows["ours"]:
-        if row.case.diverged or not row.predicted:
+        if row.case.diverged or not (row.foretold and np.isfinite(row.real)):
             continue
-        if not (np.isfinite(row.predicted) and np.isfinite(row.real)):
-            continue
-        path = suite / "forecasts" / "ours" / f"{row.case.key}.json"
-        told = json.loads(path.read_text())
-        if row.predicted <= told["trajectory"]["known"]:
-            continue
-        signals = Signals(**told["signals"])
         target = str(row.rule).partition("@")[0]
         error = float(np.log(row.real / row.predicted))
-        found[row.case.key.partition("-")[0], target].append(Pair(signals, error))
+        found[row.case.key.partition("-")[0], target].append(Pair(row.answers.signals, error))
     return dict(found)
 
 

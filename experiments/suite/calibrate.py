@@ -64,23 +64,15 @@ def load(folder: Path, forecaster: str) -> list[Error]:
     """
     errors = []
     for row in score(folder).rows[forecaster]:
-        if row.case.split != "development" or row.case.diverged or not row.predicted:
-            continue
-        if not np.isfinite(row.predicted):
+        if row.case.split != "development" or row.case.diverged or not row.foretold:
             continue
         run = json.loads((folder / "runs" / f"{row.case.key}.json").read_text())
-        path = folder / "forecasts" / forecaster / f"{row.case.key}.json"
-        told = json.loads(path.read_text())
-        if row.predicted <= told["trajectory"]["known"]:
-            continue
-        signals = Signals(**told["signals"])
         # Not reached: later than the end of the budget, by how much is not known.
         real = min(row.real, run["case"]["max_steps"])
         if row.real > real and row.predicted > real:
             continue
-        errors.append(
-            Error(run["case"]["task"], row.case.key, signals, np.log(real / row.predicted))
-        )
+        ratio = np.log(real / row.predicted)
+        errors.append(Error(run["case"]["task"], row.case.key, row.answers.signals, ratio))
     return errors
 
 

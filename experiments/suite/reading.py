@@ -2,9 +2,9 @@
 
     python experiments/suite/reading.py    # from stored runs and forecasts, in seconds
 
-Median errors of ours, with and without a budget, beside those of two baselines: where validity says
-poor and where it does not, and without the targets that are met in steps trained for real; and the
-intervals of ours. Writes reading.json.
+Errors of ours, with and without a budget, beside those of two baselines: where validity says poor
+and where it does not, and without the targets that are met in steps trained for real, by distance,
+optimizer and network. Writes reading.json.
 """
 
 import json
@@ -21,68 +21,63 @@ from ntkpredict.suite import Row
 
 HERE = Path(__file__).parent
 FORECASTERS = ("ours", *SHARES, "average-run", "cape")
+READ = ("error_median", "within_15", "missed", "coverage", "width")
+PARTS = (("distance",), ("optimizer",), ("optimizer", "network"))
+
+Answered = dict[str, Row]
+"""What each forecaster said of one target."""
 
 
 def main(folder: Path = HERE) -> dict[str, Any]:
-    """Of each split, by group of targets that are really reached."""
-    rows = score(HERE).rows
-    asked = {name: {(row.case.key, row.rule): row for row in rows[name]} for name in FORECASTERS}
+    """Of each split, by group of targets that are really reached and forecast by all."""
+    told = score(HERE).rows
+    every = [dict(zip(told, rows, strict=True)) for rows in zip(*told.values(), strict=True)]
     found: dict[str, Any] = {}
     for split in ("development", "held-out"):
-        reached = [row for row in rows["ours"] if row.case.split == split and is_reached(row)]
-        found[split] = {}
-        for group, chosen in groups(reached).items():
-            keys = [(row.case.key, row.rule) for row in chosen]
-            told = {
-                name: summarise([answers[key] for key in keys]) for name, answers in asked.items()
-            }
-            found[split][group] = {
-                "targets": len(keys),
-                "median_error": {name: each.error_median for name, each in told.items()},
-                "coverage": told["ours"].coverage,
-                "width": told["ours"].width,
-            }
+        chosen = [each for each in every if is_asked(each["ours"], split)]
+        found[split] = {
+            group: {"targets": len(part), **{name: read(part, name) for name in FORECASTERS}}
+            for group, part in groups(chosen).items()
+        }
     found = rounded(to_plain(found))
     write(folder / "reading.json", found)
     print(json.dumps(found, indent=1))
     return found
 
 
-def is_reached(row: Row) -> bool:
-    """By a run that does not diverge."""
-    return not row.case.diverged and math.isfinite(row.real)
+def is_asked(row: Row, split: str) -> bool:
+    """A target of the split, really reached, by a run that does not diverge."""
+    return row.case.split == split and not row.case.diverged and math.isfinite(row.real)
 
 
-def groups(rows: list[Row]) -> dict[str, list[Row]]:
+def read(targets: list[Answered], forecaster: str) -> dict[str, Any]:
+    """What is read of a forecaster's summary."""
+    summary = summarise([each[forecaster] for each in targets])
+    return {name: getattr(summary, name) for name in READ}
+
+
+def groups(targets: list[Answered]) -> dict[str, list[Answered]]:
     """By what validity says, and by whether targets are met in steps trained for real."""
-    later = after("ours", rows)
-    return {
-        "all": rows,
-        "poor": [row for row in rows if row.answers and not row.answers.trusted],
-        "not poor": [row for row in rows if row.answers and row.answers.trusted],
-        "met in first steps": [row for row in rows if row not in later],
-        "met later": later,
-        **{
-            f"met later, {distance}": [row for row in later if row.case.distance == distance]
-            for distance in ("near", "medium", "far")
-        },
-        **{f"met after {pilot}": after(pilot, rows) for pilot in SHARES},
+    found = {
+        "all": targets,
+        "poor": [each for each in targets if not each["ours"].answers.trusted],
+        "not poor": [each for each in targets if each["ours"].answers.trusted],
+        "met in first steps": [each for each in targets if not is_later(each["ours"])],
     }
+    for name in ("ours", *SHARES):
+        later = [each for each in targets if is_later(each[name])]
+        group = "met later" if name == "ours" else f"met after {name}"
+        found[group] = later
+        for by in PARTS:
+            for each in later:
+                part = ", ".join((group, *each["ours"].group(by)))
+                found.setdefault(part, []).append(each)
+    return found
 
 
-def after(forecaster: str, rows: list[Row]) -> list[Row]:
-    """Targets that are met after the steps that it trains for real, of runs that it forecasts."""
-    folder = HERE / "forecasts" / forecaster
-    paths = {key: folder / f"{key}.json" for key in {row.case.key for row in rows}}
-    known = {key: known_steps(path) for key, path in paths.items()}
-    return [row for row in rows if row.real > known[row.case.key]]
-
-
-def known_steps(path: Path) -> float:
-    """How many steps a forecast has trained for real; more than any run where there is none."""
-    if not path.exists():
-        return math.inf
-    return int(json.loads(path.read_text(encoding="utf-8"))["trajectory"]["known"])
+def is_later(row: Row) -> bool:
+    """Whether the target is met after the steps that the forecaster trains for real."""
+    return row.real > row.answers.known
 
 
 if __name__ == "__main__":
