@@ -15,6 +15,7 @@ import optax
 import pytest
 
 import ntkpredict as ntp
+from ntkpredict import cli
 from sde import Curve
 
 from . import forecasts, problems
@@ -97,6 +98,12 @@ def frozen_mlp():
     return problems.mlp(trainable="head/*")
 
 
+@pytest.fixture(scope="session")
+def loud():
+    """The same, its features large: many learning rates are too large for it."""
+    return problems.loud()
+
+
 @pytest.fixture
 def forecast():
     """By hand, of two minibatch orders."""
@@ -170,6 +177,14 @@ class Outcome:
         return json.loads(self.out)
 
 
+def assert_one_line(outcome, beginning, code=1):
+    """What the command says where it cannot go on."""
+    assert outcome.code == code
+    assert outcome.out == ""
+    assert outcome.err.startswith(f"ntkpredict: {beginning}"), outcome.err
+    assert outcome.err.count("\n") == 1, outcome.err
+
+
 @pytest.fixture(scope="session")
 def console_script(tfds_folder, tmp_path_factory):
     """Run the installed command as a user does, in a process and a folder of its own.
@@ -225,3 +240,94 @@ def embedded_validation(console_script, tmp_path_factory):
         *("--samples", 64, "--batch-size", 16, "--save", folder / "validation.json"),
         TFDS_DATA_DIR=str(folder),
     )
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Run the command in this process, in a folder of its own."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ntkpredict", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Write the points, with changes, as an archive; the argument for --data."""
+
+    def write(**changes):
+        data = problems.data()
+        arrays = {
+            "x_train": data.train[0],
+            "y_train": data.train[1],
+            "x_validation": data.validation[0],
+            "y_validation": data.validation[1],
+        }
+        np.savez(tmp_path / "points.npz", **{**arrays, **changes})
+        return f"npz:{tmp_path / 'points.npz'}"
+
+    return write
+
+
+@pytest.fixture
+def task(archive):
+    """Arguments for a tiny task."""
+    return (
+        *(
+            "--network",
+            f"{problems.__name__}:linear",
+            "--data",
+            archive(),
+            "--lr",
+            0.05,
+            "--batch-size",
+            8,
+        ),
+        *("--max-steps", 40, "--until", "loss<=0.5x"),
+    )
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """The folder of a suite: two runs, one of which diverges, and one forecaster."""
+    curves = {"loss": [[4.0, 2.0, 1.0]], "accuracy": [[0.0, 0.1, 0.2]]}
+    run = {
+        "trained_steps": 40,
+        "seconds": 60.0,
+        "trajectory": {"steps": [0, 20, 40], "train": curves, "validation": curves},
+        "case": {"optimizer": "sgd", "batch_size": 8, "max_steps": 40},
+        "task": {"split": "development", "distance": "near", "network": "net", "samples": 500},
+    }
+    wild = {"loss": [[4.0, 2.0, None]], "accuracy": [[0.0, 0.1, 0.1]]}
+    diverged = run | {"trajectory": {"steps": [0, 20, 40], "train": wild, "validation": wild}}
+    forecast = {
+        "targets": {
+            "loss<=0.7x": {"steps": 12.0, "interval": [8.0, 16.0]},
+            "loss<=0.5x": {"steps": None, "interval": None},
+        },
+        "trusted": False,
+        "seconds": 20.0,
+        "forward_passes": 480.0,
+        "trajectory": None,
+    }
+    files = {
+        "runs/steady.json": run,
+        "runs/wild.json": diverged,
+        "forecasts/ours/steady.json": forecast,
+        "forecasts/ours/wild.json": forecast,
+    }
+    for name, content in files.items():
+        path = tmp_path / "suite" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return tmp_path / "suite"

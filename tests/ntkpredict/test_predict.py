@@ -10,16 +10,13 @@ import pytest
 
 import ntkpredict as ntp
 from linearize import CountSketch, Identity, exact_ntk
-from ntkpredict.interval import predicted_steps, stopping_times
+from ntkpredict.interval import stopping_times
 from ntkpredict.milestones import milestones
 from ntkpredict.report.forecast_figures import forecast_figures
 
 from .problems import assert_is_the_real_run, real_steps
 
 FEW = CountSketch(64)
-CLOCK = np.linspace(-0.2, 0.2, 41)
-"""Errors of the clock, equally likely each."""
-
 PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=80)
 
 
@@ -405,12 +402,14 @@ class TestFollowed:
 
 
 class TestTargets:
-    @pytest.mark.parametrize("steps", [1, 13, 80])
-    def test_a_number_of_steps_is_that_number(self, forecast, steps):
-        assert predicted_steps(forecast.trajectory, ntp.MaxSteps(steps), CLOCK) == (
-            steps,
-            (steps, steps),
-        )
+    def test_the_forecast_holds_them(self, forecast):
+        clock = forecast.validity.clock
+        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.3), clock)
+        np.testing.assert_array_equal(forecast.stopping_times, times)
+        low, high = forecast.steps_interval
+        assert forecast.probability(low - 1e-6) < 0.04
+        assert 0.2 < forecast.probability(forecast.steps) < 0.8
+        assert forecast.probability(high) > 0.96
 
     def test_a_number_of_steps_through_predict(self, linear, data):
         forecast = ntp.predict(linear, data, PLAN, ntp.MaxSteps(13), seeds=1)
@@ -441,107 +440,6 @@ class TestTargets:
         assert forecast.steps is None
         assert forecast.reason.startswith("diverges")
         assert "learning rate" in forecast.reason
-
-    @pytest.mark.parametrize(
-        "rule",
-        [
-            ntp.TargetLoss(relative=0.8),
-            ntp.TargetLoss(relative=0.4),
-            ntp.TargetLoss(0.9, on="validation"),
-            ntp.Converged(0.2),
-            ntp.TargetLoss(relative=0.7) | ntp.MaxSteps(5),
-            ntp.TargetLoss(relative=0.01) | ntp.MaxSteps(60),
-        ],
-        ids=str,
-    )
-    def test_the_interval_is_ordered_and_holds_the_point(self, forecast, rule):
-        point, (low, high) = predicted_steps(forecast.trajectory, rule, CLOCK)
-        assert 0 < low <= point
-        assert high is None or point <= high <= PLAN.max_steps
-
-    def test_the_interval_is_open_where_the_budget_may_not_do(self, forecast):
-        steps, loss = forecast.trajectory.steps, np.median(forecast.trajectory.train.loss, axis=0)
-        late = float(np.interp(0.98 * steps[-1], steps, loss))
-        point, (low, high) = predicted_steps(forecast.trajectory, ntp.TargetLoss(late), CLOCK)
-        assert low < point
-        assert high is None
-
-    def test_the_interval_begins_at_a_peak_that_other_clocks_lose(self, trajectory):
-        steps = np.arange(0, 101, 10)
-        curves = trajectory(steps, 1 - 0.5 * (steps == 50))
-        rule = ntp.TargetLoss(0.5)
-        assert predicted_steps(curves, rule, np.array([-0.1, 0.1])) == (50, (50, None))
-
-    @pytest.mark.parametrize(
-        ("rule", "told"),
-        [
-            (ntp.TargetLoss(0.86), (14, (5, 20))),
-            (ntp.TargetLoss(0.85), (15, (10, 20))),
-            (ntp.TargetLoss(0.99), (1, (0, 10))),
-            (ntp.TargetLoss(0.86) | ntp.MaxSteps(18), (14, (5, 18))),
-            (ntp.TargetLoss(0.1) | ntp.MaxSteps(18), (18, (18, 18))),
-            (ntp.MaxSteps(18), (18, (18, 18))),
-            (ntp.TargetLoss(0.68), (32, (30.25, 64))),
-        ],
-        ids=str,
-    )
-    def test_what_is_known_is_so_to_an_evaluation_more(self, trajectory, rule, told):
-        curves = trajectory(np.arange(0, 101, 5), 1 - np.arange(0, 101, 5) / 100)
-        known = curves.beginning(curves.first(7))
-        assert known.known == 30
-        point, interval = predicted_steps(known, rule, np.log([0.5, 1, 2]))
-        assert (point, interval) == (pytest.approx(told[0]), pytest.approx(told[1]))
-
-    def test_stopping_times_span_orders_and_an_error_of_the_clock(self, trajectory):
-        """Each outcome of the clock for each order."""
-        steps = np.arange(101)
-        curves = trajectory(steps, [1 - steps / 50, 1 - steps / 100])  # at 0.5 after 25 and 50
-        times = stopping_times(curves, ntp.TargetLoss(0.5), CLOCK)
-        assert times.shape == (41 * 2,)
-        fast, slow = times.reshape(41, 2).T
-        np.testing.assert_allclose(slow, 2 * fast, rtol=1e-9)
-        np.testing.assert_allclose(fast * fast[::-1], 25**2, rtol=1e-9)
-        assert (np.diff(fast) > 0).all()
-        np.testing.assert_allclose(np.log(fast / 25), CLOCK, atol=1e-9)
-
-    def test_stopping_times_beyond_the_budget_are_infinite(self, trajectory):
-        steps = np.arange(101)
-        curves = trajectory(steps, 1 - steps / 200)
-        times = stopping_times(curves, ntp.TargetLoss(0.505), CLOCK)  # after 99 of 100 steps
-        late = ~np.isfinite(times)
-        assert 0.4 < late.mean() < 0.5
-        assert times[~late].max() <= 100
-        assert not np.isfinite(stopping_times(curves, ntp.TargetLoss(0.1), CLOCK)).any()
-        seven = stopping_times(curves, ntp.MaxSteps(7), CLOCK)
-        np.testing.assert_array_equal(seven, np.full(41, 7))
-
-    def test_the_forecast_holds_them(self, forecast):
-        clock = forecast.validity.clock
-        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.3), clock)
-        np.testing.assert_array_equal(forecast.stopping_times, times)
-        low, high = forecast.steps_interval
-        assert forecast.probability(low - 1e-6) < 0.04
-        assert 0.2 < forecast.probability(forecast.steps) < 0.8
-        assert forecast.probability(high) > 0.96
-
-    def test_of_a_target_out_of_reach_nothing_is_said(self, forecast):
-        assert predicted_steps(forecast.trajectory, ntp.TargetLoss(1e-9), CLOCK) == (None, None)
-
-    def test_harder_targets_take_longer(self, forecast):
-        points = [
-            predicted_steps(forecast.trajectory, ntp.TargetLoss(relative=fraction), CLOCK)[0]
-            for fraction in (0.9, 0.8, 0.7, 0.6, 0.5)
-        ]
-        assert points == sorted(points)
-
-
-class TestBudget:
-    """The pilot itself is tested where it is made."""
-
-    @pytest.mark.parametrize("budget", [-0.05, 1.5, np.nan, np.inf])
-    def test_is_a_share_of_the_run(self, mlp, data, refused, budget):
-        with refused(f"budget: got {budget}; expected a share of the run, in 0..1"):
-            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=budget)
 
 
 class TestKernel:
@@ -575,32 +473,3 @@ class TestKernel:
         for split in ("train", "validation"):
             losses = (getattr(each.trajectory, split).loss for each in (growing, frozen))
             np.testing.assert_allclose(*losses, rtol=1e-4)
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            (
-                {"kernel": "growing", "solver": "sde"},
-                "solver: 'sde' follows a frozen kernel; with kernel='growing' use 'replay'",
-            ),
-            (
-                {"kernel": "growing", "solver": "spectral"},
-                "solver: 'spectral' follows a frozen kernel; with kernel='growing' use 'replay'",
-            ),
-            (
-                {"kernel": "growing", "mode": "linear"},
-                "mode: 'linear' has a frozen head; with kernel='growing' use 'head_exact'",
-            ),
-        ],
-        ids=lambda value: str(value) if isinstance(value, dict) else "",
-    )
-    def test_is_refused(self, mlp, data, refused, options, message):
-        with refused(message):
-            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), **options)
-
-    def test_grows_under_a_head_that_trains(self, mlp, data, refused):
-        headless = ntp.Network.from_function(mlp.function, mlp.params)
-        fixed = ntp.Network.from_function(mlp.function, mlp.params, head="head", trainable="body")
-        for network in (headless, fixed):
-            with refused("kernel: 'growing' needs a trainable head in network; expected 'frozen'"):
-                ntp.predict(network, data, PLAN, ntp.MaxSteps(5), kernel="growing")

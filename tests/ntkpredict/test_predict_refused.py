@@ -110,3 +110,37 @@ class TestRefused:
     def test_no_seeds(self, mlp, data, refused, predict):
         with refused("seeds: got 0; expected "):
             predict(mlp, data, seeds=0)
+
+    @pytest.mark.parametrize("budget", [-0.05, 1.5, np.nan, np.inf])
+    def test_a_budget_is_a_share_of_the_run(self, mlp, data, refused, budget):
+        with refused(f"budget: got {budget}; expected a share of the run, in 0..1"):
+            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), budget=budget)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"kernel": "growing", "solver": "sde"},
+                "solver: 'sde' follows a frozen kernel; with kernel='growing' use 'replay'",
+            ),
+            (
+                {"kernel": "growing", "solver": "spectral"},
+                "solver: 'spectral' follows a frozen kernel; with kernel='growing' use 'replay'",
+            ),
+            (
+                {"kernel": "growing", "mode": "linear"},
+                "mode: 'linear' has a frozen head; with kernel='growing' use 'head_exact'",
+            ),
+        ],
+        ids=lambda value: str(value) if isinstance(value, dict) else "",
+    )
+    def test_a_kernel_that_cannot_grow(self, mlp, data, refused, options, message):
+        with refused(message):
+            ntp.predict(mlp, data, PLAN, ntp.MaxSteps(5), **options)
+
+    def test_a_kernel_without_a_head_that_trains(self, mlp, data, refused):
+        headless = ntp.Network.from_function(mlp.function, mlp.params)
+        fixed = ntp.Network.from_function(mlp.function, mlp.params, head="head", trainable="body")
+        for network in (headless, fixed):
+            with refused("kernel: 'growing' needs a trainable head in network; expected 'frozen'"):
+                ntp.predict(network, data, PLAN, ntp.MaxSteps(5), kernel="growing")
