@@ -1,13 +1,13 @@
 """The first steps of a run, trained for real; its tangent model is that of where they lead.
 
 Under an optimizer that treats coordinates one by one, such as Adam, the first steps move every
-weight by about the learning rate, whatever its gradient is, and the kernel with them. Above the
-largest stable learning rate of gradient descent the tangent model diverges, and real training
-with a cross-entropy mostly does not: within a few steps the weights are thrown to where the kernel
-is small enough for that rate, the catapult of Lewkowycz et al. 2020 (arXiv:2003.02218), often at
-the expense of the pretrained features. So these steps are taken on a copy, and the tangent model is
-that of the weights they lead to. `experiments/suite/TRIED.md` has what this is worth, and why
-gradient descent where it is stable starts from the pretrained weights.
+weight by about the learning rate, whatever its gradient is, and the kernel with them, until the
+loss comes down. Above the largest stable learning rate of gradient descent the tangent model
+diverges, and real training with a cross-entropy mostly does not: within a few steps the weights are
+thrown to where the kernel is small enough for that rate, the catapult of Lewkowycz et al. 2020
+(arXiv:2003.02218), often at the expense of the pretrained features. So these steps are taken on a
+copy, and the tangent model is that of the weights they lead to. `experiments/suite/TRIED.md` has
+what this is worth, and why gradient descent where it is stable starts from the pretrained weights.
 """
 
 from __future__ import annotations
@@ -38,8 +38,15 @@ from sde import (
     minibatch_order,
 )
 
-STEPS = 20
-"""Of an opening; as many as are timed anyway. Losses settle within ten, most of the time."""
+CATAPULT = 20
+"""Steps of an opening above the largest stable rate: losses settle within ten, mostly."""
+
+STEPS, MOST = 64, 256
+"""Steps of an opening under Adam: at least, and while the loss does not come down, as in a warm-up,
+but half the plan's at most."""
+
+_FALLEN = 0.8
+"""The training loss, over the first one, that has come down."""
 
 _PER_DECADE = 8
 """Evaluations on the way."""
@@ -141,14 +148,15 @@ def opens(plan: Plan, network: Network, stable: Stability | None = None) -> bool
         stable: the plan's stability; gradient descent whose first learning rates are below the
             largest stable one, or whose stability is not known, has no opening.
     """
-    if plan.max_steps <= STEPS or not paths(network.body(network.params)):
+    least, _ = _lengths(plan)
+    if plan.max_steps <= least or not paths(network.body(network.params)):
         return False
     if is_coordinate_wise(plan.optimizer):
         return True
     descent = as_gradient_descent(plan.optimizer, plan.max_steps)
     if stable is None or descent is None:
         return False
-    return bool(np.max(descent.learning_rate[:STEPS]) > stable.critical_learning_rate)
+    return bool(np.max(descent.learning_rate[:least]) > stable.critical_learning_rate)
 
 
 def train_opening(
@@ -169,22 +177,37 @@ def train_opening(
         plan: the plan.
         until: the stopping rule.
         progress: called with (steps done, steps in all).
-        budget: how many, where it is not for the tangent model's sake; else `STEPS`.
+        budget: how many, where it is not for the tangent model's sake.
     """
-    steps = STEPS if budget is None else budget
-    grid = evaluations(until, steps)
-    state = step.initial()
+    least, most = _lengths(plan) if budget is None else (budget, budget)
+    grid, later = evaluations(until, least), evaluations(until, most)
+    grid = np.concatenate([grid, later[later > least]])
+    steps, state = int(grid[-1]), step.initial()
     found = {split: [step.evaluate(state.params, split)] for split in step.evaluated}
+    first, _ = found["train"][0]
     for i, index in enumerate(minibatch_order(samples, plan.batch_size, steps, plan.seed), 1):
         state, _ = step(state, index)
-        for split, curve in found.items():
-            if i in grid:
-                curve.append(step.evaluate(state.params, split))
         progress(i, steps)
+        if i not in grid:
+            continue
+        for split, curve in found.items():
+            curve.append(step.evaluate(state.params, split))
+        loss, _ = found["train"][-1]
+        if i >= least and not loss > _FALLEN * first:
+            break
+    progress(steps, steps)
     curves = {split: Curve.of(points) for split, points in found.items()}
-    trajectory = Trajectory(grid, curves["train"], curves.get("validation"))
+    count = len(found["train"])
+    trajectory = Trajectory(grid[:count], curves["train"], curves.get("validation"))
     there = replace(network, params=state.params)
     return Opening(trajectory, there, state.optimizer, budget is not None)
+
+
+def _lengths(plan: Plan) -> tuple[int, int]:
+    """How many steps an opening has at least, and at most."""
+    if not is_coordinate_wise(plan.optimizer):
+        return CATAPULT, CATAPULT
+    return STEPS, max(STEPS, min(MOST, plan.max_steps // 2))
 
 
 def evaluations(until: StoppingRule, steps: int) -> Int[np.ndarray, " grid"]:

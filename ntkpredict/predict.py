@@ -63,7 +63,7 @@ def predict(
     """Forecast how many steps and seconds training will take, without training.
 
     But for a few steps: under Adam and its kind, and where the learning rate is above the largest
-    stable one, 20 are trained on a copy, and the forecast goes on from where they lead: see
+    stable one, 64 or more are trained on a copy, and the forecast goes on from where they lead: see
     `ntkpredict.opening`.
 
     Args:
@@ -74,9 +74,10 @@ def predict(
         budget: the share of the predicted run to train for real first; 0.05 is 5 %. If that is more
             than what is trained anyway, the forecast goes on from where it leads, under Adam and
             its kind on a tangent model of the weights there.
-        samples: how many training samples to look at, at most; a quarter as many for validation.
-            Cost and memory grow linearly with it. Where there are more, the curves are extrapolated
-            from the subset, see `extrapolate`.
+        samples: how many training samples to look at, at most; a quarter as many for validation,
+            but as many of each where steps are trained for real. Cost and memory grow linearly with
+            it. Where there are more, the curves are extrapolated from the subset, see
+            `extrapolate`.
         mode: of linearisation, see `linearize`.
         kernel: ``"growing"`` as features form, see `sde.Growth`, or ``"frozen"``. By default it
             grows where the mode is ``"head_exact"`` and the solver may be replay.
@@ -101,7 +102,7 @@ def predict(
     check_task(network, data, plan)
     report = report or (lambda _: lambda _done, _total: None)
     watch = Stopwatch(clock)
-    step = TrainingStep(network, data, plan)
+    step = TrainingStep(network, data, plan, evaluation_samples=samples)
     timing = report("timing batches")
     cost = measure_cost(network, data, plan, step=step, progress=timing, clock=clock)
     refuse_if_met(until, step)

@@ -10,7 +10,7 @@ import pytest
 
 import ntkpredict as ntp
 from linearize import Identity, linearize
-from ntkpredict.opening import STEPS, evaluations, opens, train_opening
+from ntkpredict.opening import CATAPULT, MOST, STEPS, evaluations, opens, train_opening
 from ntkpredict.step import TrainingStep
 from sde import Stability, as_gradient_descent
 
@@ -37,13 +37,26 @@ class TestOpening:
         found = opening(loud, data, problems.plain(0.1))
         moved = jax.tree.map(jnp.subtract, found.network.params, loud.params)
         assert all(leaf.any() for leaf in jax.tree.leaves(moved))
-        assert found.steps == STEPS
+        assert found.steps == CATAPULT
 
     def test_a_rule_has_its_evaluations(self, loud, data):
         every = ntp.EarlyStopping(3, every=4)
         found = opening(loud, data, problems.plain(0.1), every)
         assert {4, 8, 12, 16, 20} <= set(found.trajectory.steps)
-        np.testing.assert_array_equal(found.trajectory.steps, evaluations(every, STEPS))
+        np.testing.assert_array_equal(found.trajectory.steps, evaluations(every, CATAPULT))
+
+    def test_goes_on_until_the_loss_comes_down(self, mlp, data):
+        warm = optax.adam(optax.linear_schedule(0.0, 0.01, 1000))
+        found = opening(mlp, data, ntp.Plan(warm, batch_size=8, max_steps=1000))
+        losses = found.trajectory.train.loss[0] / found.trajectory.train.loss[0, 0]
+        assert STEPS < found.steps < MOST
+        assert losses[-1] <= 0.8
+        assert (losses[:-1] > 0.8).all()
+
+    @pytest.mark.parametrize(("max_steps", "steps"), [(1000, MOST), (200, 100), (100, STEPS)])
+    def test_ends_where_the_loss_does_not_come_down(self, mlp, data, max_steps, steps):
+        still = ntp.Plan.adamw(1e-7, batch_size=8, max_steps=max_steps)
+        assert opening(mlp, data, still).steps == steps
 
     def test_gradient_descent_waits_for_its_end(self, loud, data):
         """Then it moves as if it had been there all the time: its moments and schedule go on."""
@@ -52,8 +65,8 @@ class TestOpening:
         params = linearize(found.network, data.train[0], Identity()).initial()
         waiting = found.resumed(given, params, Identity())
         moves, own = (moves_of(each.optimizer, 40) for each in (waiting, given))
-        np.testing.assert_array_equal(moves[:STEPS], 0)
-        np.testing.assert_allclose(moves[STEPS:], own[STEPS:], rtol=1e-6)
+        np.testing.assert_array_equal(moves[:CATAPULT], 0)
+        np.testing.assert_allclose(moves[CATAPULT:], own[CATAPULT:], rtol=1e-6)
 
     def test_gradient_descent_that_waits_is_known_as_such(self, loud, data):
         found = opening(loud, data, problems.plain(0.1))
@@ -61,7 +74,7 @@ class TestOpening:
         descent = ntp.Plan(optax.sgd(0.1, momentum=0.9))
         waiting = as_gradient_descent(found.resumed(descent, params, Identity()).optimizer, 50)
         assert waiting.momentum == pytest.approx(0.9)
-        np.testing.assert_allclose(waiting.learning_rate, 0.1 * (np.arange(50) >= STEPS))
+        np.testing.assert_allclose(waiting.learning_rate, 0.1 * (np.arange(50) >= CATAPULT))
 
     @pytest.mark.parametrize("budget", [None, 100])
     def test_adam_goes_on_from_its_state(self, mlp, data, budget):
@@ -134,7 +147,7 @@ class TestOpens:
         assert not opens(dataclasses.replace(problems.plain(0.1), optimizer=warm), mlp, STABLE)
 
     def test_not_where_there_are_no_steps_to_spare(self, mlp):
-        assert not opens(dataclasses.replace(problems.plain(0.1), max_steps=STEPS), mlp, STABLE)
+        assert not opens(dataclasses.replace(problems.plain(0.1), max_steps=CATAPULT), mlp, STABLE)
         assert not opens(ntp.Plan.adamw(1e-3, max_steps=STEPS), mlp)
 
     def test_not_where_no_rule_is_known(self, mlp):

@@ -8,7 +8,7 @@ import pytest
 
 import ntkpredict as ntp
 from ntkpredict.milestones import milestones
-from ntkpredict.opening import STEPS
+from ntkpredict.opening import CATAPULT, STEPS
 
 from . import problems
 
@@ -27,18 +27,18 @@ class TestFirst:
         forecast, run = settling
         (real,) = ntp.TargetLoss(relative=0.008).steps(run.trajectory)
         assert forecast.stability.margin < 1
-        assert real > 2 * STEPS
+        assert real > 2 * CATAPULT
         assert forecast.steps == pytest.approx(real, rel=0.1)
         assert forecast.forecast_seconds["first steps"] > 0
         assert forecast.validity.signals.margin == forecast.stability.margin
         assert any("times the largest stable one" in note for note in forecast.notes)
         (note,) = [note for note in forecast.notes if "trained for real" in note]
-        assert f"The first {STEPS} steps" in note
+        assert f"The first {CATAPULT} steps" in note
 
     def test_its_first_steps_are_those_of_the_run(self, settling):
         forecast, run = settling
         grid = forecast.trajectory.steps
-        first = grid <= STEPS
+        first = grid <= CATAPULT
         assert grid[-1] == 200
         assert (np.diff(grid) > 0).all()
         for split in ("train", "validation"):
@@ -48,11 +48,11 @@ class TestFirst:
 
     def test_they_are_known(self, settling):
         forecast, run = settling
-        assert forecast.trajectory.known == STEPS
+        assert forecast.trajectory.known == CATAPULT
         (first, *_) = milestones(forecast)
         (real,) = ntp.TargetLoss(relative=first.fraction).steps(run.trajectory)
-        assert real < STEPS
-        assert first.interval[0] <= real <= first.interval[1] <= STEPS + 5
+        assert real < CATAPULT
+        assert first.interval[0] <= real <= first.interval[1] <= CATAPULT + 5
 
     def test_a_run_that_diverges_is_said_to(self, loud, data):
         diverging = problems.plain(0.1, loss="squared_error")
@@ -129,7 +129,7 @@ class TestBudget:
         until = ntp.TargetLoss(relative=0.01)
         found = ntp.predict(loud, data, problems.plain(0.1), until, budget=budget, seeds=2)
         assert found.validity.signals.piloted == (budget == 1)
-        assert (found.trajectory.known > STEPS) == (budget == 1)
+        assert (found.trajectory.known > CATAPULT) == (budget == 1)
 
     def test_weights_that_are_lost_stay_so(self, mlp, data):
         """Where the schedule goes up too far within the budget."""
