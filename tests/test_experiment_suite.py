@@ -278,7 +278,7 @@ def test_the_suite_runs_on_one_small_case(monkeypatch, tmp_path):
     assert ours[0]["runs"] == 1
     assert ours[0]["error_median"] < 0.1
     (trained,) = (tmp_path / "runs").iterdir()
-    assert len(list((tmp_path / "forecasts").glob("*/" + trained.name))) == 10
+    assert len(list((tmp_path / "forecasts").glob("*/" + trained.name))) == 11
     written = trained.stat().st_mtime
     suite_run.train.main(tmp_path, suite_run.SMOKE)
     suite_run.forecast.main(tmp_path, suite_run.SMOKE)

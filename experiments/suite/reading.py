@@ -76,8 +76,8 @@ def groups(targets: list[Answered]) -> dict[str, list[Answered]]:
 
 
 def is_later(row: Row) -> bool:
-    """Whether the target is met after the steps that the forecaster trains for real."""
-    return row.real > row.answers.known
+    """Whether a target is met after the steps that the forecaster trains for real, if it tells."""
+    return row.answers is not None and row.real > row.answers.known
 
 
 if __name__ == "__main__":
