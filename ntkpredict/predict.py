@@ -62,9 +62,9 @@ def predict(
 ) -> Forecast:
     """Forecast how many steps and seconds training will take, without training.
 
-    But for a few steps: under Adam and its kind, and where the learning rate is above the largest
-    stable one, 64 or more are trained on a copy, and the forecast goes on from where they lead: see
-    `ntkpredict.opening`.
+    But for a few steps: under Adam and its kind 64 or more are trained on a copy, where the
+    learning rate is above the largest stable one 20, and the forecast goes on from where they lead:
+    see `ntkpredict.opening`.
 
     Args:
         network: the pretrained network with its new head.
