@@ -23,7 +23,7 @@ PLAN = ntp.Plan.sgd(0.05, batch_size=8, max_steps=80)
 @pytest.fixture(scope="module")
 def forecast(linear, data):
     """Of a network that is linear, from all of its samples; curves to the end of the budget."""
-    forecast = ntp.predict(linear, data, PLAN, ntp.TargetLoss(relative=0.3), seeds=3)
+    forecast = ntp.predict(linear, data, PLAN, ntp.TargetLoss(relative=0.08), seeds=3)
     assert not any("followed" in note for note in forecast.notes)
     return forecast
 
@@ -36,7 +36,7 @@ class TestExactWhereTheNetworkIsLinear:
         assert_is_the_real_run(forecast, linear, data, PLAN, rtol=1e-4)
 
     def test_its_steps_are_those_of_real_runs_in_the_same_orders(self, forecast, linear, data):
-        real = real_steps(linear, data, PLAN, ntp.TargetLoss(relative=0.3), seeds=3)
+        real = real_steps(linear, data, PLAN, ntp.TargetLoss(relative=0.08), seeds=3)
         assert forecast.steps == pytest.approx(real, rel=1e-3)
 
     @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ class TestResult:
         assert forecast.network == "linear"
         assert forecast.data == "points"
         assert forecast.plan == PLAN.description
-        assert forecast.until == "loss<=0.3x"
+        assert forecast.until == "loss<=0.08x"
         assert forecast.samples == 48
         assert forecast.versions.keys() >= {"ntkpredict", "jax", "optax"}
         assert all(isinstance(note, str) for note in forecast.notes)
@@ -404,7 +404,7 @@ class TestFollowed:
 class TestTargets:
     def test_the_forecast_holds_them(self, forecast):
         clock = forecast.validity.clock
-        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.3), clock)
+        times = stopping_times(forecast.trajectory, ntp.TargetLoss(relative=0.08), clock)
         np.testing.assert_array_equal(forecast.stopping_times, times)
         low, high = forecast.steps_interval
         assert forecast.probability(low - 1e-6) < 0.04
