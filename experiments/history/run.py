@@ -87,7 +87,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     labels = {
         "coverage": "95 % intervals that hold",
         "median_width": "upper over lower end (median)",
@@ -109,7 +109,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].axhline(0.95, color="grey", linewidth=0.8)
     axes[1].set_yscale("log")
-    axes[2].legend(frameon=False, fontsize=8)
+    lines = axes[2].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
