@@ -42,16 +42,16 @@ class Follower:
         Args:
             progress: called with (steps done, steps in all).
         """
-        simulation, first = self.start.simulation, self.start.first
+        simulation, pretrained = self.start.simulation, self.start.pretrained
         plan = replace(simulation.plan, optimizer=self.problem.optimizer)
         if isinstance(self.solver, Replay):
             sweep = PlanSweep(simulation, self.samples, self.until)
             members, limit = [(plan, self.start.stable)], plan.max_steps
             (found,) = sweep.side_by_side(self.problem, members, limit, self._horizon, progress)
-            return found.since(first)
+            return found.since(pretrained)
         curves = simulation.whole(simulation.solve(self.solver, self.problem, progress))
-        signals = simulation.signals(self.problem, curves, None, first)
-        return Simulated(plan, curves, len(curves.steps), False, first, signals)
+        signals = simulation.signals(self.problem, curves, None, pretrained)
+        return Simulated(plan, curves, len(curves.steps), False, pretrained, signals)
 
     def _horizon(self, stop: float, curves: Trajectory, frozen: Trajectory | None) -> float:
         """Milestones are read down to a tenth of the initial loss, and validation at the stop.
@@ -63,6 +63,7 @@ class Follower:
             least = np.interp(stop, curves.steps, np.median(curves.train.loss, axis=0))
             if not frozen.train.loss.min() <= least:
                 return np.inf
-        signals = self.start.simulation.signals(self.problem, curves, frozen, self.start.first)
+        start = self.start
+        signals = start.simulation.signals(self.problem, curves, frozen, start.pretrained)
         told = self.calibration.validity(signals)
         return horizon(stop, told.clock, told.shift)

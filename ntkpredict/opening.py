@@ -87,8 +87,8 @@ class Opening:
     def begins(self, plan: Plan) -> bool:
         """Whether the tangent model of where they lead tells more of the plan than the one before.
 
-        Under Adam it does, wherever they end. Under gradient descent it tells no more
-        (`experiments/suite/TRIED.md`), but after a catapult, see `opens`.
+        Under Adam it does, wherever they end. Under gradient descent it tells no more, as it is
+        made now (`experiments/suite/TRIED.md`), but after a catapult, see `opens`.
         """
         return is_coordinate_wise(plan.optimizer) and not self.lost
 

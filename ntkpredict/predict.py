@@ -133,13 +133,13 @@ def predict(
         return follower, found
 
     start = starts.first(opening=opening)
-    trained, stable = start.opening, start.first
+    trained, stable = start.opening, start.pretrained
     follower, found = followed(start)
     steps = _budgeted(budget, found, until)
     if steps > found.trajectory.known:
         trained = starts.train(steps)
         if trained.begins(plan):
-            follower, found = followed(replace(starts.at(trained), first=stable))
+            follower, found = followed(replace(starts.at(trained), pretrained=stable))
         else:
             found = found.continued(trained.trajectory)
     problem = follower.problem

@@ -24,14 +24,14 @@ class Start:
         simulation: from there.
         problem: the simulation's, its kernel frozen.
         stable: the problem's `stability`.
-        first: that of the pretrained weights, where an opening leads away from them.
+        pretrained: that of the pretrained weights, where a catapult leads away from them.
         opening: the first steps that lead there; None at the pretrained weights.
     """
 
     simulation: Simulation
     problem: Problem
     stable: Stability | None
-    first: Stability | None
+    pretrained: Stability | None
     opening: Opening | None
 
 
@@ -75,13 +75,11 @@ class Starts:
 
     def first(self, *, opening: bool) -> Start:
         """Where first steps lead, if they are allowed, called for and settle; else where it is."""
-        begun = self._settled(None) if opening else None
-        start = self.at(begun)
-        if begun is None and opening and start.stable is not None:
-            begun = self._settled(start.stable)
-            if begun is not None:
-                return replace(self.at(begun), first=start.stable)
-        return start
+        start = self.at(self._settled(None) if opening else None)
+        if not opening or start.stable is None:
+            return start
+        begun = self._settled(start.stable)
+        return start if begun is None else replace(self.at(begun), pretrained=start.stable)
 
     def at(self, opening: Opening | None) -> Start:
         """The tangent model of where these steps lead."""

@@ -208,7 +208,7 @@ class Forecasting:
         """Write a forecaster's answers from the curves that `solve` found."""
         simulation = start.simulation
         run, still = (each and simulation.whole(each) for each in (curves, frozen))
-        self.write(name, run, simulation.signals(start.problem, run, still, start.first))
+        self.write(name, run, simulation.signals(start.problem, run, still, start.pretrained))
 
     def write(self, name: str, run: Trajectory, signals: Signals) -> None:
         """Write a forecaster's answers."""
